@@ -1,0 +1,1 @@
+"""Keystead: customer-managed encryption keys on your own machines."""

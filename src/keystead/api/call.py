@@ -1,0 +1,62 @@
+"""One call: who asks, through which door, until when; and what it may use while it runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class WouldBlock(Exception):
+    """A hot function met something that is not in memory: run it again in a thread."""
+
+
+class ReadTransaction(Protocol):
+    """A consistent view of the store, with one repository per kind of row (store.ReadTx)."""
+
+    @property
+    def resources(self) -> Any: ...
+
+
+class WriteTransaction(ReadTransaction, Protocol):
+    """A store transaction; all of it happens or none (store.WriteTx)."""
+
+    def after_commit(self, callback: Callable[[], None]) -> None: ...
+
+
+class Transactions(Protocol):
+    """Where transactions come from (store.Store)."""
+
+    def read(self) -> AbstractContextManager[Any]: ...
+    def write(self) -> AbstractContextManager[Any]: ...
+
+
+@dataclass
+class Call:
+    """What a listener or a room knows of a call, and what dispatch adds.
+
+    principal: the proven caller as an IAM member (`user:a@example.com`), or None.
+    tx: the store transaction the function runs in; None for hot functions and those that open their
+    own by `transaction()`.
+    resource: the canonical name that was authorized.
+    audit: facts a function adds to its audit record (`metadata` of AuditLog).
+    """
+
+    principal: str | None
+    caller_ip: str = "private"
+    user_agent: str = ""
+    deadline: dt.datetime | None = None
+    inline: bool = False
+    tx: Any = None
+    resource: str = ""
+    now: dt.datetime = field(default_factory=lambda: dt.datetime.fromtimestamp(0, dt.UTC))
+    audit: dict[str, Any] = field(default_factory=dict)
+    opener: Callable[[], AbstractContextManager[Any]] | None = None
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """The one transaction of a function that opens its own: its audit record is committed with it."""
+        if self.opener is None:
+            raise RuntimeError("this call was given its transaction by dispatch")
+        return self.opener()
