@@ -1,0 +1,8 @@
+"""Cryptography: bytes in, bytes out. The only room that imports `cryptography`.
+
+It has no I/O of its own, no clock and no log.
+
+Read `secret` first (how key material is held), then `aead` (the one cipher everything is built on), then the
+two formats: `ciphertext` (what a symmetric Encrypt returns) and `sealing` with `sealed_file` (chunked files
+with random access). `docs/formats.md` describes every byte for an independent implementation.
+"""

@@ -1,0 +1,105 @@
+"""SECURITY: the versioned ciphertext that a symmetric Encrypt returns.
+
+Property: a ciphertext names the key version that made it, and opens only under that version, that key's name
+and the caller's own associated data; copied to another key, relabelled with another version, or altered in
+any bit it fails like any wrong ciphertext. Decrypt therefore never tries keys until one fits.
+
+Layout (docs/formats.md, section 2): format (1) || key id (16) || version (4, big endian) || XAES-256-GCM
+message. Owns no key lookup: `parse_header` tells the caller which key to fetch.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+
+from keystead.crypto.aad import encode_aad, encode_field
+from keystead.crypto.aead import SEAL_OVERHEAD, Aead
+from keystead.crypto.errors import DecryptionError, MalformedError
+
+FORMAT = 1
+KEY_ID_SIZE = 16
+_HEADER = struct.Struct(f">B{KEY_ID_SIZE}sI")
+HEADER_SIZE = _HEADER.size
+CIPHERTEXT_OVERHEAD = HEADER_SIZE + SEAL_OVERHEAD
+"""How many bytes longer a ciphertext is than its plaintext."""
+MAX_VERSION = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class KeyVersionRef:
+    """Which key version seals: the key's permanent id, its resource name, and the version number.
+
+    `key_id` is 16 random bytes made when the key is created; unlike the name it is never used twice, so a
+    ciphertext of a deleted key cannot be taken for one of a later key with the same name. Raises ValueError
+    for an impossible id or a version outside 1..2^32-1.
+    """
+
+    key_id: bytes
+    key_name: str
+    version: int
+
+    def __post_init__(self) -> None:
+        if len(self.key_id) != KEY_ID_SIZE:
+            raise ValueError(f"a key id has {KEY_ID_SIZE} bytes")
+        if not 1 <= self.version <= MAX_VERSION:
+            raise ValueError(f"a key version is a number from 1 to {MAX_VERSION}")
+
+    @cached_property
+    def header(self) -> bytes:
+        """The first HEADER_SIZE bytes of every ciphertext of this version."""
+        return _HEADER.pack(FORMAT, self.key_id, self.version)
+
+    @cached_property
+    def _bound(self) -> bytes:
+        # Everything of the associated data that is the same for all messages: this is the hot path of the
+        # service.
+        return encode_aad("keystead.ciphertext", self.header, self.key_name, self.version)
+
+    def message_aad(self, caller_aad: bytes) -> bytes:
+        """What a message of this version is bound to."""
+        return self._bound + encode_field(caller_aad)
+
+
+@dataclass(frozen=True)
+class CiphertextHeader:
+    """The public beginning of a ciphertext: claims to be checked by opening, not facts."""
+
+    format: int
+    key_id: bytes
+    version: int
+
+
+def seal_message(aead: Aead, ref: KeyVersionRef, plaintext: bytes, caller_aad: bytes) -> bytes:
+    """The ciphertext of `plaintext` by the key version `ref`, whose key `aead` holds.
+
+    The plaintext may be empty.
+    """
+    return ref.header + aead.seal(plaintext, ref.message_aad(caller_aad))
+
+
+def parse_header(ciphertext: bytes) -> CiphertextHeader:
+    """Which key version a ciphertext claims.
+
+    MalformedError if it is too short, of an unknown format or version 0.
+    """
+    if len(ciphertext) < CIPHERTEXT_OVERHEAD:
+        raise MalformedError("a ciphertext is too short")
+    form, key_id, version = _HEADER.unpack_from(ciphertext)
+    if form != FORMAT:
+        raise MalformedError("a ciphertext has an unknown format")
+    if version == 0:
+        raise MalformedError("a ciphertext names no key version")
+    return CiphertextHeader(form, key_id, version)
+
+
+def open_message(aead: Aead, ref: KeyVersionRef, ciphertext: bytes, caller_aad: bytes) -> bytes:
+    """The plaintext of `seal_message(aead, ref, ..., caller_aad)`.
+
+    Raises MalformedError as `parse_header` does, DecryptionError for everything else that does not fit.
+    """
+    header = parse_header(ciphertext)
+    if (header.key_id, header.version) != (ref.key_id, ref.version):
+        raise DecryptionError
+    return aead.open(memoryview(ciphertext)[HEADER_SIZE:], ref.message_aad(caller_aad))
