@@ -131,16 +131,16 @@ class Dispatcher:
 
     def _inline(self, method: Method, request: Any, call: Call) -> Any:
         call.inline = True
-        permission = self._prepare(method, request, call)
-        if not self._granted(method, permission, call):
-            raise WouldBlock  # the denial must be recorded
-        if not self._authorizer.admitted(call.resource, inline=True):
-            raise WouldBlock
-        if self._audit.wanted(method, call, inline=True):
-            raise WouldBlock
-        for policy in self._policies:
-            policy(method, request, call)
         try:
+            permission = self._prepare(method, request, call)
+            if not self._granted(method, permission, call):
+                raise WouldBlock  # the denial must be recorded
+            if not self._authorizer.admitted(call.resource, inline=True):
+                raise WouldBlock
+            if self._audit.wanted(method, call, inline=True):
+                raise WouldBlock
+            for policy in self._policies:
+                policy(method, request, call)
             return method.function(call, request)
         except (ApiError, WouldBlock):
             raise
@@ -167,8 +167,6 @@ class Dispatcher:
         if call.deadline is not None and call.now >= call.deadline:
             raise DeadlineExceeded("The deadline expired before the operation could complete.")
         spec = method.spec
-        if call.principal is None:
-            raise unauthenticated()
         for path in spec.required:
             if not fields.has_path(request, path):
                 raise bad_field(
@@ -177,6 +175,8 @@ class Dispatcher:
         for path in spec.unsupported:
             if fields.has_path(request, path):
                 raise Unimplemented(f"The field {path} is not supported by this server.")
+        if call.principal is None:
+            raise unauthenticated()
         call.resource = self._resource(spec.on, spec.templates, request, inline=call.inline)
         return method.permission(request)
 

@@ -72,9 +72,8 @@ def parse_into(message: Message, value: Any, where: str = "") -> None:
     if value in ("", None):
         return
     descriptor: Any = message.DESCRIPTOR
-    clean = _normalize(descriptor, value, where)
     try:
-        json_format.ParseDict(clean, message)
+        json_format.ParseDict(_normalize(descriptor, value, where), message)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(f"Invalid JSON payload received. {_reason(error)}") from None
 

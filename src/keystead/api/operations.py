@@ -31,6 +31,7 @@ from keystead.api import names
 from keystead.api.call import Call, Transactions
 from keystead.api.clock import Clock
 from keystead.api.errors import ApiError, Cancelled, FailedPrecondition, NotFound, Unimplemented
+from keystead.api.lists import collect, page_request
 from keystead.api.method import LogKind, Service, method
 from keystead.api.status import as_api_error, from_status, to_status
 
@@ -176,6 +177,15 @@ class OperationRunner:
             except TimeoutError:
                 return
 
+    def render(self, row: Any) -> operations_pb2.Operation:
+        """The operation of a row as it is answered: with its response, where it has ended well. Raises what
+        reading the response raises."""
+        operation = operations_pb2.Operation.FromString(row.body)
+        if operation.done and not operation.HasField("error"):
+            response = self.work(row.kind).response(row)
+            operation.response.Pack(response if response is not None else empty_pb2.Empty())
+        return operation
+
     def _schedule(self, row: Any) -> None:
         if not self.stopping.is_set():
             self._running[row.name] = self._executor.submit(self._run, row)
@@ -240,9 +250,10 @@ class Operations:
         permission=_permission("get"),
         on="name",
         log=LogKind.ADMIN_READ,
+        redact=("response",),
     )
     def get(self, call: Call, request: operations_pb2.GetOperationRequest) -> operations_pb2.Operation:
-        return self._render(self._row(call, request.name))
+        return self._runner.render(self._row(call, request.name))
 
     @method(
         "google.longrunning.Operations/ListOperations",
@@ -254,12 +265,19 @@ class Operations:
     def list(
         self, call: Call, request: operations_pb2.ListOperationsRequest
     ) -> operations_pb2.ListOperationsResponse:
-        rows = call.tx.operations.list(
-            request.name, None, request.page_token or None, request.page_size or 100
+        def fetch(after: str | None, limit: int) -> Sequence[tuple[str, Any]]:
+            create_us, _, name = (after or "").partition(" ")
+            place = (int(create_us), name) if after is not None else None
+            rows = call.tx.operations.list(request.name, None, place, limit)
+            return [
+                (f"{row.create_us:020d} {row.name}", operations_pb2.Operation.FromString(row.body))
+                for row in rows
+            ]
+
+        page = collect(page_request(request), fetch)
+        return operations_pb2.ListOperationsResponse(
+            operations=page.items, next_page_token=page.next_page_token
         )
-        token = rows[-1].name if len(rows) == (request.page_size or 100) else ""
-        found = [operations_pb2.Operation.FromString(row.body) for row in rows]
-        return operations_pb2.ListOperationsResponse(operations=found, next_page_token=token)
 
     @method(
         "google.longrunning.Operations/CancelOperation",
@@ -294,13 +312,6 @@ class Operations:
         if row is None:
             raise NotFound(f"Operation {name} not found.")
         return row
-
-    def _render(self, row: Any) -> operations_pb2.Operation:
-        operation = operations_pb2.Operation.FromString(row.body)
-        if operation.done and not operation.HasField("error"):
-            response = self._runner.work(row.kind).response(row)
-            operation.response.Pack(response if response is not None else empty_pb2.Empty())
-        return operation
 
 
 def error_of(operation: operations_pb2.Operation) -> ApiError | None:

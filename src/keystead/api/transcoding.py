@@ -68,7 +68,8 @@ class Router:
 
     def find(self, prefix: str, verb: str, path: str) -> Match | None:
         """The route of a raw (percent-encoded) path below the service's prefix."""
-        for custom in {_verb(path), ""}:
+        custom_verb = _verb(path)
+        for custom in (custom_verb, "") if custom_verb else ("",):
             for route in self._routes.get((prefix, verb, custom), ()):
                 found = route.pattern.fullmatch(path)
                 if found:
@@ -122,7 +123,10 @@ def bind(match: Match, query: bytes, body: bytes) -> tuple[Any, bool]:
     if parameters:
         jsonpb.parse_into(request, _nested(request.DESCRIPTOR, parameters))
     for path, value in zip(match.route.variables, match.values, strict=True):
-        fields.set_path(request, path, value)
+        try:
+            fields.set_path(request, path, value)
+        except (TypeError, ValueError):
+            raise bad_field(path, "The path holds a value of the wrong type.") from None
     return request, enum_numbers
 
 
@@ -149,6 +153,8 @@ def _nested(descriptor: Descriptor, pairs: list[tuple[str, str]]) -> dict[str, A
             if field.message_type is None or field.is_repeated:
                 raise _unbindable(key)
             holder, kind = holder.setdefault(field.json_name, {}), field.message_type
+            if not isinstance(holder, dict):  # `updateMask=a&updateMask.paths=b`
+                raise _unbindable(key)
         field = _field(kind, last, key)
         value = _scalar(field, text, key)
         if field.is_repeated:
