@@ -1,0 +1,1 @@
+"""What a CMEK-integrated service is made of: key client, keychain, lease, guard, sealed store, inventory."""

@@ -1,0 +1,1 @@
+"""The key service: key rings, keys, versions, encryption, schedules, the seal."""

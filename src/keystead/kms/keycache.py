@@ -1,0 +1,125 @@
+"""Unwrapped software keys in memory, each good for one epoch of the store.
+
+SECURITY: whatever changes a key, a version or a policy moves the store's epoch, and nothing of another
+epoch is used: a disabled version is refused by the next call. `key_changed`, subscribed to the key events,
+lets go of the ciphers of a changed key at once, so that they do not stay in memory until that next call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from keystead.api.call import WouldBlock
+from keystead.api.errors import Internal, NotFound
+from keystead.crypto.aead import Aead
+from keystead.crypto.ciphertext import KeyVersionRef
+from keystead.kms import lifecycle
+from keystead.kms.events import Change
+from keystead.kms.material import Material
+from keystead.kms.seals import SealError
+from keystead.kms.service import KEYS, VERSIONS, version_name, version_number
+
+_MAX_KEYS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UsableVersion:
+    """A version as encryption needs it; `cipher` only where it is ENABLED."""
+
+    message: Any
+    ref: KeyVersionRef
+    cipher: Aead | None
+
+
+class CachedKey:
+    """A key in one epoch, with those of its versions that were asked for."""
+
+    __slots__ = ("message", "primary", "versions")
+
+    def __init__(self, message: Any, primary: int) -> None:
+        self.message = message
+        self.primary = primary
+        self.versions: dict[int, UsableVersion] = {}
+
+
+class KeyCache:
+    """Keys and versions for Encrypt and Decrypt; everything else reads the store."""
+
+    def __init__(self, store: Any, material: Material) -> None:
+        self._store = store
+        self._material = material
+        self._lock = threading.Lock()
+        # One value, so that no reader takes the keys of one epoch for those of another.
+        self._cached: tuple[int, dict[str, CachedKey]] = (-1, {})
+
+    def key(self, name: str, *, inline: bool) -> CachedKey:
+        """The key as it stands. Raises NotFound, and WouldBlock when `inline` and not in memory."""
+        epoch, keys = self._cached
+        found = keys.get(name) if self._store.epoch == epoch else None
+        if found is None:
+            if inline:
+                raise WouldBlock
+            found = self._load_key(name)
+        return found
+
+    def version(self, key: CachedKey, number: int, *, inline: bool) -> UsableVersion:
+        """A version of that key in the same epoch. Raises as `key` does."""
+        found = key.versions.get(number)
+        if found is None:
+            if inline:
+                raise WouldBlock
+            found = self._load_version(key, number)
+        return found
+
+    def clear(self) -> None:
+        """Drop every cipher."""
+        with self._lock:
+            self._cached = (-1, {})
+
+    def key_changed(self, key: str, change: Change) -> None:
+        """A version of the key, or its primary, changed: drop the ciphers of all its versions."""
+        del change
+        with self._lock:
+            self._cached[1].pop(key, None)
+
+    def _load_key(self, name: str) -> CachedKey:
+        epoch = self._store.epoch
+        with self._store.read() as tx:
+            message = KEYS.require(tx, name).message
+        primary = version_number(message.primary.name) if message.HasField("primary") else 0
+        loaded = CachedKey(message, primary)
+        with self._lock:
+            cached_at, keys = self._cached
+            if cached_at < epoch or (cached_at == epoch and len(keys) >= _MAX_KEYS):
+                self._cached = (epoch, {name: loaded})
+            elif cached_at == epoch:
+                keys[name] = loaded
+        return loaded
+
+    def _load_version(self, key: CachedKey, number: int) -> UsableVersion:
+        name = version_name(key.message.name, number)
+        with self._store.read() as tx:
+            stored = VERSIONS.find(tx, name)
+            if stored is None:
+                raise NotFound(f"CryptoKeyVersion {name} not found.")
+            cipher = None
+            if stored.message.state == lifecycle.ENABLED and tx.material.get(name) is not None:
+                cipher = self._cipher(tx, name)
+        ref = KeyVersionRef(key_id(key.message.name), key.message.name, number)
+        loaded = UsableVersion(stored.message, ref, cipher)
+        key.versions[number] = loaded
+        return loaded
+
+    def _cipher(self, tx: Any, name: str) -> Aead:
+        try:
+            return self._material.cipher(tx, name)
+        except SealError as error:
+            raise Internal(f"{error} Restore the store from a backup.") from None
+
+
+def key_id(key_name: str) -> bytes:
+    """16 bytes that name a key in its ciphertexts: names are never used twice, so a digest of it does."""
+    return hashlib.sha256(b"keystead/kms/key-id/v1\0" + key_name.encode()).digest()[:16]

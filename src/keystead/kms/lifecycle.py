@@ -1,0 +1,159 @@
+"""The state machine of key versions, and the rules of a key's schedule: pure, `now` is passed in.
+
+States and transitions: Cloud KMS "Key version states" (cloud.google.com/kms/docs/key-states). A function
+takes the message as it is and changes it to what it becomes, or raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+from keystead.api.clock import moment
+from keystead.api.errors import FailedPrecondition, bad_field, precondition
+from keystead.kms.messages import CryptoKeyVersion
+
+State = CryptoKeyVersion.CryptoKeyVersionState
+PENDING_GENERATION = State.Value("PENDING_GENERATION")
+ENABLED = State.Value("ENABLED")
+DISABLED = State.Value("DISABLED")
+DESTROYED = State.Value("DESTROYED")
+DESTROY_SCHEDULED = State.Value("DESTROY_SCHEDULED")
+
+MIN_ROTATION = dt.timedelta(days=1)
+MAX_ROTATION = dt.timedelta(hours=876_000)
+MIN_DESTROY = dt.timedelta(days=1)
+MAX_DESTROY = dt.timedelta(days=120)
+DEFAULT_DESTROY = dt.timedelta(days=30)
+
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+MAX_LABELS = 64
+
+
+def require_enabled(version: Any) -> None:
+    """FAILED_PRECONDITION unless the version may be used, with the violation type clients match on."""
+    if version.state != ENABLED:
+        state = State.Name(version.state)
+        raise precondition(
+            f"{version.name} is not enabled, current state is: {state}.", f"KEY_{state}", version.name
+        )
+
+
+def wrong_state(version: Any) -> FailedPrecondition:
+    """The refusal of a transition that the current state does not allow."""
+    return FailedPrecondition(
+        f"The request cannot be fulfilled. Resource {version.name} has value {State.Name(version.state)} "
+        "in field crypto_key_version.state."
+    )
+
+
+def created(version: Any, now: dt.datetime) -> None:
+    """A symmetric version comes into being ENABLED, its material generated at once."""
+    version.state = ENABLED
+    version.create_time.FromDatetime(now)
+    version.generate_time.FromDatetime(now)
+
+
+def enable_or_disable(version: Any, target: int) -> None:
+    """The only use of `state` in an update mask: ENABLED and DISABLED into each other."""
+    if target not in {ENABLED, DISABLED}:
+        raise bad_field(
+            "crypto_key_version.state",
+            "Only ENABLED and DISABLED can be set.",
+            "The field crypto_key_version.state can only be set to ENABLED or DISABLED.",
+        )
+    if version.state not in {ENABLED, DISABLED}:
+        raise wrong_state(version)
+    version.state = target
+
+
+def schedule_destruction(version: Any, key: Any, now: dt.datetime) -> None:
+    """ENABLED or DISABLED to DESTROY_SCHEDULED; `destroy_time` follows the key's duration."""
+    if version.state not in {ENABLED, DISABLED}:
+        raise wrong_state(version)
+    version.state = DESTROY_SCHEDULED
+    version.destroy_time.FromDatetime(now + key.destroy_scheduled_duration.ToTimedelta())
+
+
+def restore(version: Any) -> None:
+    """DESTROY_SCHEDULED to DISABLED; enabling is a separate act."""
+    if version.state != DESTROY_SCHEDULED:
+        raise wrong_state(version)
+    version.state = DISABLED
+    version.ClearField("destroy_time")
+
+
+def destroyed(version: Any, now: dt.datetime) -> bool:
+    """DESTROY_SCHEDULED to DESTROYED once `destroy_time` is reached; whether it was."""
+    if version.state != DESTROY_SCHEDULED or moment(version.destroy_time) > now:
+        return False
+    version.state = DESTROYED
+    version.destroy_event_time.FromDatetime(now)
+    return True
+
+
+def check_rotation(key: Any, now: dt.datetime, before: Any = None) -> None:
+    """The rules of `rotation_period` and `next_rotation_time`.
+
+    A period without a next time starts now: the first rotation is due one period from `now`. `before` is the
+    key as it was: a next time that was not changed may be past, its rotation is then about to happen.
+    """
+    if key.HasField("rotation_period"):
+        if not _within(key.rotation_period, MIN_ROTATION, MAX_ROTATION):
+            raise bad_field(
+                "crypto_key.rotation_period", "It must be at least 86400s and at most 876000 hours."
+            )
+        if not key.HasField("next_rotation_time"):
+            key.next_rotation_time.FromDatetime(now + key.rotation_period.ToTimedelta())
+    if not key.HasField("next_rotation_time"):
+        return
+    if before is not None and key.next_rotation_time == before.next_rotation_time:
+        return
+    try:
+        past = moment(key.next_rotation_time) < now
+    except (OverflowError, ValueError):
+        raise bad_field("crypto_key.next_rotation_time", "It is not a time.") from None
+    if past:
+        raise bad_field("crypto_key.next_rotation_time", "It must be in the future.")
+
+
+def _within(duration: Any, shortest: dt.timedelta, longest: dt.timedelta) -> bool:
+    """In whole numbers, since a Duration can be longer than any timedelta."""
+    seconds = (int(shortest.total_seconds()), int(longest.total_seconds()))
+    return seconds[0] * 10**9 <= duration.seconds * 10**9 + duration.nanos <= seconds[1] * 10**9
+
+
+def check_destroy_duration(key: Any) -> None:
+    """Default 30 days, at least 24 hours, at most 120 days."""
+    if not key.HasField("destroy_scheduled_duration"):
+        key.destroy_scheduled_duration.FromTimedelta(DEFAULT_DESTROY)
+    if not _within(key.destroy_scheduled_duration, MIN_DESTROY, MAX_DESTROY):
+        raise bad_field(
+            "crypto_key.destroy_scheduled_duration", "It must be at least 24 hours and at most 120 days."
+        )
+
+
+def check_labels(labels: Any) -> None:
+    """At most 64; keys and values as Google Cloud labels are."""
+    if len(labels) > MAX_LABELS:
+        raise bad_field("labels", f"A resource can have at most {MAX_LABELS} labels.")
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+            raise bad_field("labels", f"Label '{key[:63]}' or its value is not valid.")
+
+
+def advance_rotation(key: Any, now: dt.datetime) -> bool:
+    """Whether a scheduled rotation is due; if so `next_rotation_time` moves to the next time after `now`
+    (or is cleared where there is no period)."""
+    if not key.HasField("next_rotation_time") or moment(key.next_rotation_time) > now:
+        return False
+    if key.HasField("rotation_period"):
+        period = key.rotation_period.ToTimedelta()
+        following = moment(key.next_rotation_time)
+        missed = (now - following) // period + 1
+        key.next_rotation_time.FromDatetime(following + missed * period)
+    else:
+        key.ClearField("next_rotation_time")
+    return True

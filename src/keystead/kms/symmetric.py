@@ -1,0 +1,154 @@
+"""Encrypt and Decrypt: the hot calls of the key service.
+
+Limits: plaintext and additional authenticated data of at most 64 KiB each for software keys (Cloud KMS
+"Encrypt"). Checksums are CRC32C; whatever the request carries is verified, and every answer carries its own.
+
+SECURITY: every way in which a ciphertext can fail to open reads the same from outside.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from keystead.api.call import Call
+from keystead.api.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, bad_field
+from keystead.api.method import LogKind, method
+from keystead.api.names import malformed
+from keystead.crypto.checksum import crc32c
+from keystead.crypto.ciphertext import open_message, parse_header, seal_message
+from keystead.crypto.errors import CryptoError
+from keystead.kms import lifecycle
+from keystead.kms.keycache import KeyCache, UsableVersion, key_id
+from keystead.kms.messages import DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse
+from keystead.kms.service import KEY, KEY_NAME, KMS, RING, VERSION_NAME, key_of, version_number
+from keystead.kms.versions import require_purpose
+
+_API = "google.cloud.kms.v1.KeyManagementService"
+MAX_BYTES = 64 * 1024
+_MAX_CIPHERTEXT = 2 * MAX_BYTES
+# One spelling per version: the name that was authorized is the name of what is used.
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+
+
+class SymmetricEncryption:
+    """Encrypt and Decrypt of KeyManagementService."""
+
+    service = KMS
+
+    def __init__(self, keys: KeyCache) -> None:
+        self._keys = keys
+
+    @method(
+        f"{_API}/Encrypt",
+        http=f"POST /v1/{{name={RING}/cryptoKeys/**}}:encrypt",
+        body="*",
+        permission="cloudkms.cryptoKeyVersions.useToEncrypt",
+        on="name",
+        log=LogKind.DATA_READ,
+        redact=("plaintext", "additional_authenticated_data", "ciphertext"),
+        hot=True,
+    )
+    def encrypt(self, call: Call, request: EncryptRequest) -> EncryptResponse:
+        verified = verify_checksums(request, ("plaintext", "additional_authenticated_data"))
+        check_size("plaintext", request.plaintext)
+        check_size("additional_authenticated_data", request.additional_authenticated_data)
+        version = self._encrypting_version(request.name, inline=call.inline)
+        sealed = seal_message(
+            usable_cipher(version), version.ref, request.plaintext, request.additional_authenticated_data
+        )
+        response = EncryptResponse(
+            name=version.message.name,
+            ciphertext=sealed,
+            verified_plaintext_crc32c=verified[0],
+            verified_additional_authenticated_data_crc32c=verified[1],
+            protection_level=version.message.protection_level,
+        )
+        response.ciphertext_crc32c.value = crc32c(sealed)
+        return response
+
+    @method(
+        f"{_API}/Decrypt",
+        http=f"POST /v1/{{name={KEY}}}:decrypt",
+        body="*",
+        permission="cloudkms.cryptoKeyVersions.useToDecrypt",
+        on="name",
+        log=LogKind.DATA_READ,
+        redact=("ciphertext", "additional_authenticated_data", "plaintext"),
+        required=("ciphertext",),
+        hot=True,
+    )
+    def decrypt(self, call: Call, request: DecryptRequest) -> DecryptResponse:
+        verify_checksums(request, ("ciphertext", "additional_authenticated_data"))
+        check_size("additional_authenticated_data", request.additional_authenticated_data)
+        check_size("ciphertext", request.ciphertext, _MAX_CIPHERTEXT)
+        key = self._keys.key(request.name, inline=call.inline)
+        require_purpose(key.message)
+        try:
+            header = parse_header(request.ciphertext)
+        except CryptoError:
+            raise cannot_decrypt() from None
+        if header.key_id != key_id(request.name):
+            raise cannot_decrypt()
+        try:
+            version = self._keys.version(key, header.version, inline=call.inline)
+        except NotFound:
+            raise cannot_decrypt() from None
+        lifecycle.require_enabled(version.message)
+        try:
+            plaintext = open_message(
+                usable_cipher(version), version.ref, request.ciphertext, request.additional_authenticated_data
+            )
+        except CryptoError:
+            raise cannot_decrypt() from None
+        response = DecryptResponse(
+            plaintext=plaintext,
+            used_primary=header.version == key.primary,
+            protection_level=version.message.protection_level,
+        )
+        response.plaintext_crc32c.value = crc32c(plaintext)
+        return response
+
+    def _encrypting_version(self, name: str, *, inline: bool) -> UsableVersion:
+        """The version that a key or version name encrypts with, checked to be usable."""
+        key = self._keys.key(key_of(name), inline=inline)
+        require_purpose(key.message)
+        if len(name) == len(key.message.name):
+            if not key.primary:
+                raise FailedPrecondition(f"CryptoKey {name} has no primary version.")
+            number = key.primary
+        else:
+            if VERSION_NAME.match(name) is None or not _NUMBER.fullmatch(name.rsplit("/", 1)[-1]):
+                raise malformed("name", name, (KEY_NAME, VERSION_NAME))
+            number = version_number(name)
+        version = self._keys.version(key, number, inline=inline)
+        lifecycle.require_enabled(version.message)
+        return version
+
+
+def usable_cipher(version: UsableVersion) -> Any:
+    if version.cipher is None:
+        raise Internal(f"The material of {version.message.name} is missing. Restore the store from a backup.")
+    return version.cipher
+
+
+def verify_checksums(request: Any, fields: tuple[str, ...]) -> list[bool]:
+    """For each field whether its checksum was sent, and so verified. Raises InvalidArgument on mismatch."""
+    verified = []
+    for field in fields:
+        sent = request.HasField(f"{field}_crc32c")
+        if sent and getattr(request, f"{field}_crc32c").value != crc32c(getattr(request, field)):
+            raise InvalidArgument(
+                f"The checksum in field {field}_crc32c did not match the data in field {field}."
+            )
+        verified.append(sent)
+    return verified
+
+
+def check_size(field: str, value: bytes, limit: int = MAX_BYTES) -> None:
+    if len(value) > limit:
+        raise bad_field(field, f"It must not exceed {limit} bytes; {len(value)} were given.")
+
+
+def cannot_decrypt() -> InvalidArgument:
+    return InvalidArgument("Decryption failed: verify that 'name' refers to the correct CryptoKey.")

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Make the virtual environment in $1 from the pinned versions. Installs uv into it; needs only Python 3.11
+# or newer, and asks Debian for `python3-venv` where Python came without it.
+set -eu
+venv=${1:-.venv}
+python=${PYTHON:-python3}
+
+say() { printf '%s\n' "setup: $*" >&2; }
+
+need_debian() { # package...
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing Debian package(s): $*"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
+    else
+        say "missing: $*. As root, run:  apt-get install $*   and then this command again."
+        exit 1
+    fi
+}
+
+command -v "$python" >/dev/null 2>&1 || need_debian python3
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    say "Python 3.11 or newer is needed; $("$python" --version) was found. Set PYTHON=/path/to/python3.11."
+    exit 1
+}
+
+if ! [ -x "$venv/bin/pip" ]; then
+    rm -rf "$venv"
+    if ! "$python" -c 'import ensurepip' >/dev/null 2>&1; then
+        need_debian python3-venv
+    fi
+    say "making $venv"
+    "$python" -m venv "$venv"
+fi
+
+uv=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
+[ -x "$venv/bin/uv" ] || "$venv/bin/pip" install --quiet --disable-pip-version-check "uv==$uv"
+say "installing the pinned packages"
+VIRTUAL_ENV=$venv "$venv/bin/uv" pip sync --quiet --require-hashes requirements.lock
+VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
+touch "$venv/.ready"
+say "ready"
