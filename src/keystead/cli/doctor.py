@@ -1,0 +1,105 @@
+"""`keystead doctor`: what this host lacks for which feature, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from keystead.api.errors import ApiError
+from keystead.cli.output import out
+from keystead.kms.rootkey import RootKey
+from keystead.kms.seals import SealError
+from keystead.kms.seals.file import FileSeal
+from keystead.server.settings import Settings
+from keystead.store.engine import open_store
+
+_FREE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `needed` findings that are not `good` make the command fail."""
+
+    what: str
+    good: bool
+    needed: bool
+    text: str
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("keystead-data"), show_default=True)
+@click.option("--store-url", default="", envvar="KEYSTEAD_STORE_URL")
+def doctor(data_dir: Path, store_url: str) -> int:
+    """Look at this host and, where there is one, at the data directory."""
+    table = Table("", "What", "Finding", box=None)
+    failed = False
+    settings = Settings(data_dir=data_dir, store_url=store_url)
+    for finding in (*_host(settings.data_dir), *_data(settings)):
+        mark = "[green]ok[/]" if finding.good else ("[red]missing[/]" if finding.needed else "[yellow]no[/]")
+        failed = failed or (finding.needed and not finding.good)
+        table.add_row(mark, finding.what, finding.text)
+    out.print(table)
+    return 1 if failed else 0
+
+
+def _host(data_dir: Path) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python 3.11 or newer", sys.version_info >= (3, 11), True, version)
+    for module, feature, extra in (
+        ("pyarrow", "AML AI", "financialservices"),
+        ("psycopg", "PostgreSQL as the store", "postgresql"),
+    ):
+        found = importlib.util.find_spec(module) is not None
+        yield Finding(feature, found, False, "ready" if found else f"pip install 'keystead[{extra}]'")
+    gcloud = shutil.which("gcloud")
+    yield Finding(
+        "gcloud", gcloud is not None, False, gcloud or "not installed; REST and Python clients work"
+    )
+    where = data_dir if data_dir.exists() else data_dir.parent
+    while not where.exists():
+        where = where.parent
+    free = shutil.disk_usage(where).free
+    yield Finding("disk space", free > _FREE_BYTES, True, f"{free / (1 << 30):.1f} GiB free at {where}")
+    yield Finding("data directory is writable", os.access(where, os.W_OK), True, str(where))
+
+
+def _data(settings: Settings) -> Iterator[Finding]:
+    seal = settings.data_dir / "seal" / "root.key"
+    if not seal.exists():
+        yield Finding("data directory", True, True, f"{settings.data_dir} is new; `keystead serve` makes it")
+        return
+    yield _try("store", lambda: _check_store(settings))
+    yield _try("seal of the root key", lambda: _check_seal(settings, seal))
+
+
+def _try(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, True, check())
+    except (ApiError, SealError) as error:
+        return Finding(what, False, True, str(error))
+
+
+def _check_store(settings: Settings) -> str:
+    store = open_store(settings.database_url, create=False)
+    try:
+        store.check()
+    finally:
+        store.close()
+    return "intact"
+
+
+def _check_seal(settings: Settings, seal: Path) -> str:
+    store = open_store(settings.database_url, create=False)
+    try:
+        RootKey.open(store, FileSeal(seal, create=False)).close()
+    finally:
+        store.close()
+    return f"opened by {seal}"

@@ -1,0 +1,18 @@
+"""How the command line speaks: the only module that prints."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line on standard output, as it is (for scripts)."""
+    print(text)
+
+
+def complain(text: str) -> None:
+    """An error, with what to do about it."""
+    err.print(f"[bold red]error:[/] {text}", soft_wrap=True)

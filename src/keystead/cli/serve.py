@@ -1,0 +1,35 @@
+"""`keystead serve`: run the server until it is told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keystead.server.app import run
+from keystead.server.settings import Settings
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("keystead-data"), show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="REST port; 0 takes any free one.")
+@click.option("--grpc-port", default=8081, show_default=True, help="gRPC port; 0 takes any free one.")
+@click.option("--dev", is_flag=True, help="Believe a bearer token that is an IAM member. Loopback only.")
+@click.option("--store-url", default="", envvar="KEYSTEAD_STORE_URL", help="PostgreSQL instead of SQLite.")
+@click.option(
+    "--tables-dir",
+    type=click.Path(path_type=Path),
+    help="Where bq://project.dataset.table is read from: DIR/project/dataset/table.parquet or .csv.",
+)
+@click.option("--aml-region", "aml_regions", multiple=True, help="Offer AML AI in this location too.")
+@click.option("--universe", default="googleapis.com", show_default=True, help="Domain of the host names.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM), both listeners.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
+def serve(aml_regions: tuple[str, ...], **options: object) -> None:
+    """Run the key service and the data services.
+
+    Everything is kept under the data directory. The seal file (seal/root.key) opens every key in it: back it
+    up, and keep the copy elsewhere than copies of the store.
+    """
+    run(Settings(aml_regions=tuple(aml_regions), **options))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""The composition root: settings, wiring, REST and gRPC listeners, background loops."""

@@ -1,0 +1,173 @@
+"""The gRPC listener: every RPC of the registry behind one generic handler.
+
+SECURITY: the caller is who the `authorization` metadata proves, nothing else; no message, token or other
+metadata is ever logged, and the text of an unexpected exception never reaches the caller.
+
+The official message classes serialise themselves; there are no generated servicers (the packages of the
+Google clients carry none). What a call does is not decided here: `api.dispatch` runs it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from keystead.api.call import Call
+from keystead.api.clock import Clock
+from keystead.api.dispatch import Dispatcher
+from keystead.api.errors import ApiError, InvalidArgument, Unimplemented
+from keystead.api.method import Method
+from keystead.api.registry import Registry
+from keystead.api.status import as_api_error, to_trailers
+from keystead.server.settings import MAX_BODY
+
+if TYPE_CHECKING:
+    from keystead.iam.authentication import Authenticator
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# Clients take 8 KiB of metadata in all: details beyond this are left out, and long texts cut, or the
+# client would see RESOURCE_EXHAUSTED instead of the error.
+_MAX_TRAILERS = 5 * 1024
+_MAX_TEXT = 1500
+_USER_AGENT = 1024
+
+Behavior = Callable[[bytes, Any], Awaitable[Any]]
+
+
+class GrpcListener:
+    """A grpc.aio server over a registry. Make and use it on one event loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        authenticator: Authenticator,
+        *,
+        clock: Clock,
+        max_message: int = MAX_BODY,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._authenticator = authenticator
+        self._clock = clock
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_message),
+                ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
+            ]
+        )
+        self._server.add_generic_rpc_handlers(
+            [
+                grpc.method_handlers_generic_handler(service, handlers)
+                for service, handlers in self._handlers(registry).items()
+            ]
+        )
+
+    async def start(self, host: str, port: int, tls: tuple[Path, Path] | None = None) -> int:
+        """Listen, and return the port (that was taken, if 0 was asked for).
+
+        tls: files of the certificate chain and private key (PEM). Raises RuntimeError or OSError where
+        the port or the files cannot be had.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if tls is None:
+            bound = self._server.add_insecure_port(address)
+        else:
+            certificate, key = tls
+            pair = (key.read_bytes(), certificate.read_bytes())
+            bound = self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        await self._server.start()
+        return int(bound)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and give running ones `grace` seconds to end."""
+        await self._server.stop(grace)
+
+    def _handlers(self, registry: Registry) -> dict[str, dict[str, Any]]:
+        """Handlers by service and method. grpcio answers UNIMPLEMENTED to what is in neither."""
+        found: dict[str, dict[str, Any]] = {}
+        for rpc, method in registry.methods.items():
+            service, _, name = rpc.partition("/")
+            found.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
+                self._behavior(method), response_serializer=method.response_type.SerializeToString
+            )
+        for rpc in registry.unimplemented():
+            service, _, name = rpc.partition("/")
+            found.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(self._refusal(rpc))
+        return found
+
+    def _behavior(self, method: Method) -> Behavior:
+        parse = method.request_type.FromString
+        dispatch = self._dispatcher.dispatch
+
+        async def serve(data: bytes, context: Any) -> Any:
+            try:
+                call = self._call(context)
+                return await dispatch(method, _parsed(parse, data), call)
+            except ApiError as error:
+                failure = error
+            except Exception as error:
+                failure = as_api_error(error)
+            return await _abort(context, failure)
+
+        return serve
+
+    def _refusal(self, rpc: str) -> Behavior:
+        """What answers an RPC of a served API that no function declares."""
+
+        async def refuse(_data: bytes, context: Any) -> Any:
+            failure: ApiError = Unimplemented(f"The method {rpc} is not implemented.")
+            try:
+                self._call(context)
+            except ApiError as error:
+                failure = error
+            return await _abort(context, failure)
+
+        return refuse
+
+    def _call(self, context: Any) -> Call:
+        """Who calls, from where, until when. Raises Unauthenticated for credentials that prove nothing."""
+        credential: str | None = None
+        agent = ""
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization":
+                credential = value
+            elif key == "user-agent":
+                agent = value
+        call = Call(
+            self._authenticator.principal(credential),
+            caller_ip=_address(context.peer()),
+            user_agent=agent[:_USER_AGENT],
+        )
+        remaining = context.time_remaining()
+        if remaining is not None:
+            call.deadline = self._clock.now() + dt.timedelta(seconds=min(remaining, 86400.0))
+        return call
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        raise InvalidArgument("The request message could not be parsed.") from None
+
+
+async def _abort(context: Any, error: ApiError) -> Any:
+    trailers = to_trailers(error) if error.details else ()
+    if sum(len(value) for _, value in trailers) > _MAX_TRAILERS:
+        trailers = ()
+    text = error.message if len(error.message) <= _MAX_TEXT else error.message[:_MAX_TEXT] + "..."
+    await context.abort(_CODES[error.code], text, trailers)
+
+
+def _address(peer: str) -> str:
+    """The IP address of a grpcio peer (`ipv4:127.0.0.1:4711`, `ipv6:%5B::1%5D:4711`, `unix:`)."""
+    kind, _, rest = peer.partition(":")
+    if kind not in {"ipv4", "ipv6"}:
+        return "private"
+    return unquote(rest.rpartition(":")[0]).strip("[]")

@@ -1,0 +1,269 @@
+"""The composition root: makes every part and hands each what it needs. Nothing else constructs rooms.
+
+`build` opens the store and makes a `Platform` that answers calls; `start` begins what runs by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from keystead.api.clock import Clock, SystemClock
+from keystead.api.dispatch import Dispatcher
+from keystead.api.errors import NotFound
+from keystead.api.method import Service
+from keystead.api.operations import OperationRunner, Operations
+from keystead.api.registry import Registry
+from keystead.audit.logging_api import Logs
+from keystead.audit.services import LOGGING
+from keystead.audit.trail import Trail
+from keystead.cmek.guard import KeyGuard
+from keystead.cmek.keychain import Keychain
+from keystead.cmek.keyclient import InProcessKeyClient, KeyClient
+from keystead.cmek.protected import ProtectedResources
+from keystead.cmek.protected_api import ProtectedResourcesOfKey
+from keystead.iam.audit_configs import AuditConfigs
+from keystead.iam.authentication import Authenticator, DevAuthenticator
+from keystead.iam.authorizer import Authorizer
+from keystead.iam.bootstrap import prepare_organization
+from keystead.iam.hierarchy import Projects, number_of
+from keystead.iam.iam_policy import IamPolicy, ResourceType
+from keystead.iam.policies import PolicyEvents
+from keystead.iam.resource_manager import OrganizationsV3, ProjectsV3
+from keystead.iam.resource_manager_v1 import OrganizationsV1, ProjectsV1
+from keystead.iam.role_catalog import RoleCatalog
+from keystead.iam.service_agents import agent_email
+from keystead.iam.service_usage import ServiceUsage
+from keystead.iam.services import IAM, RESOURCE_MANAGER, SERVICE_USAGE
+from keystead.kms.cryptokeys import CryptoKeys
+from keystead.kms.events import KeyEvents
+from keystead.kms.keycache import KeyCache
+from keystead.kms.keyrings import KeyRings
+from keystead.kms.locations import Locations
+from keystead.kms.material import Material
+from keystead.kms.rootkey import ROOT_KEY, RootKey
+from keystead.kms.schedule import KeySchedule
+from keystead.kms.seals.file import FileSeal
+from keystead.kms.service import KEY, KEYS, KMS, LOCATIONS, RING, RINGS
+from keystead.kms.symmetric import SymmetricEncryption
+from keystead.kms.versions import CryptoKeyVersions
+from keystead.server.aml import AmlService
+from keystead.server.health import Health
+from keystead.server.loops import Loop
+from keystead.server.settings import Settings
+from keystead.store.collection import Collection
+from keystead.store.engine import Store, open_store
+from keystead.store.lock import DataDirLock
+
+DEV_OWNER = "user:owner@example.com"
+SCHEDULE_S = 1.0
+API_THREADS = 16
+OPERATION_THREADS = 4
+
+
+@dataclass
+class Platform:
+    """A whole Keystead in one process, listeners aside."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    registry: Registry
+    dispatcher: Dispatcher
+    authenticator: Authenticator
+    health: Health
+    key_events: KeyEvents
+    policy_events: PolicyEvents
+    schedule: KeySchedule
+    operations: OperationRunner
+    guard: KeyGuard
+    keychains: tuple[Keychain, ...]
+    protected: ProtectedResources
+    _root_key: RootKey
+    _lock: DataDirLock
+    _executors: tuple[ThreadPoolExecutor, ...]
+    _services: tuple[Any, ...] = ()
+    _loops: list[Loop] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Take up what a stop or crash left, and begin watching keys and schedules."""
+        self.store.scrub()
+        for service in self._services:
+            service.recover()
+        self.operations.resume()
+        self.guard.start()
+        self.guard.poll()
+        poll_s = self.settings.key_poll_interval.total_seconds()
+        self._loops = [
+            Loop("key-schedule", lambda: self.schedule.run_due(self.clock.now()), SCHEDULE_S),
+            Loop("key-poll", self.guard.poll, poll_s),
+        ]
+        for loop in self._loops:
+            loop.start()
+
+    def close(self) -> None:
+        """Stop in the order in which the parts depend on each other; wipe every key."""
+        for loop in self._loops:
+            loop.stop()
+        self.guard.stop()
+        self.operations.stop()
+        for executor in self._executors:
+            executor.shutdown(wait=True, cancel_futures=True)
+        for keychain in self.keychains:
+            keychain.close()
+        self._root_key.close()
+        self.store.close()
+        self._lock.release()
+
+
+def build(settings: Settings, clock: Clock | None = None) -> Platform:
+    """Open the data directory and make the platform. Raises SettingsError, SealError and ApiError."""
+    clock = clock or SystemClock()
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = DataDirLock(settings.data_dir)
+    lock.acquire()
+    try:
+        store = open_store(settings.database_url)
+        seal = FileSeal(settings.data_dir / "seal" / "root.key", create=_is_new(store))
+        root_key = RootKey.open(store, seal)
+        return _assemble(settings, clock, store, root_key, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _is_new(store: Store) -> bool:
+    """A seal file is made for a new store only: for an old one it would open nothing."""
+    with store.read() as tx:
+        return tx.meta.get(ROOT_KEY) is None
+
+
+def _assemble(
+    settings: Settings, clock: Clock, store: Store, root_key: RootKey, lock: DataDirLock
+) -> Platform:
+    api_threads = ThreadPoolExecutor(API_THREADS, thread_name_prefix="api")
+    operation_threads = ThreadPoolExecutor(OPERATION_THREADS, thread_name_prefix="operation")
+    organization = prepare_organization(store, clock, owner=DEV_OWNER if settings.dev else None)
+    projects = Projects(organization, clock)
+    authorizer = Authorizer(store, projects, dev=settings.dev)
+    trail = Trail(AuditConfigs(store, organization).wanted, clock)
+    registry = Registry()
+    dispatcher = Dispatcher(registry, store, authorizer, trail, clock, executor=api_threads)
+    key_events, policy_events = KeyEvents(), PolicyEvents()
+    operations = OperationRunner(store, clock, operation_threads)
+    protected = ProtectedResources(store)
+
+    material = Material(root_key)
+    cache = KeyCache(store, material)
+    key_events.subscribe(lambda *_: cache.clear())
+    versions = CryptoKeyVersions(material, key_events)
+    schedule = KeySchedule(store, versions, material, key_events)
+    agents = _Agents(store, projects, dispatcher)
+    aml = AmlService((), (), ())
+    guard = KeyGuard(aml.keychains)
+    key_events.subscribe(guard.key_changed)
+    policy_events.subscribe(guard.policy_changed)
+
+    registry.add(
+        [
+            KeyRings(LOCATIONS),
+            CryptoKeys(versions, key_events),
+            versions,
+            SymmetricEncryption(cache),
+            Locations(LOCATIONS, [KMS]),
+            Operations(operations, [*aml.services, KMS]),
+            ProtectedResourcesOfKey(protected),
+            Logs(
+                lambda *asked: authorizer.allowed(*asked, inline=False),
+                lambda name: authorizer.canonical(name, inline=False),
+            ),
+            IamPolicy(
+                [
+                    ResourceType(RING, "cloudkms.keyRings", KMS, _exists(RINGS)),
+                    ResourceType(KEY, "cloudkms.cryptoKeys", KMS, _exists(KEYS)),
+                ],
+                authorizer,
+                policy_events,
+                services=[KMS],
+            ),
+            ServiceUsage([KMS, *aml.services, LOGGING, RESOURCE_MANAGER, SERVICE_USAGE, IAM]),
+            RoleCatalog(),
+            ProjectsV1(projects, authorizer, policy_events),
+            ProjectsV3(projects, authorizer, policy_events),
+            OrganizationsV1(projects, authorizer, policy_events),
+            OrganizationsV3(projects, authorizer, policy_events),
+            *aml.handlers,
+        ]
+    )
+    registry.know(KMS, known_rpcs("kms"))
+    return Platform(
+        settings=settings,
+        clock=clock,
+        store=store,
+        registry=registry,
+        dispatcher=dispatcher,
+        authenticator=DevAuthenticator(),
+        health=Health({"store": lambda: _answers(store)}, executor=api_threads),
+        key_events=key_events,
+        policy_events=policy_events,
+        schedule=schedule,
+        operations=operations,
+        guard=guard,
+        keychains=aml.keychains,
+        protected=protected,
+        _root_key=root_key,
+        _lock=lock,
+        _executors=(api_threads, operation_threads),
+        _services=(aml,),
+    )
+
+
+def known_rpcs(room: str) -> dict[str, list[tuple[str, str | None]]]:
+    """The RPCs of a room's official API, from its table."""
+    text = resources.files(f"keystead.{room}").joinpath("rpcs.json").read_text()
+    return {rpc: [(rule, body) for rule, body in rules] for rpc, rules in json.loads(text).items()}
+
+
+class _Agents:
+    """The service agents of every project, as callers of the key service."""
+
+    def __init__(self, store: Store, projects: Projects, dispatcher: Dispatcher) -> None:
+        self._store = store
+        self._projects = projects
+        self._dispatcher = dispatcher
+        self._numbers: dict[str, int] = {}
+
+    def email(self, service: Service, project: str) -> str:
+        """The address of a service's agent in a project."""
+        if project not in self._numbers:
+            with self._store.read() as tx:
+                found = self._projects.get(tx, project)
+            if found is None:
+                raise NotFound(f"Project {project} not found.")
+            self._numbers[project] = number_of(found)
+        return agent_email(self._numbers[project], service.prefix)
+
+    def clients(self, service: Service) -> Callable[[str], KeyClient]:
+        """The key client of a service in a project: calls as its agent there."""
+
+        def client(project: str) -> KeyClient:
+            principal = f"serviceAccount:{self.email(service, project)}"
+            return InProcessKeyClient(self._dispatcher, principal, service.name)
+
+        return client
+
+
+def _exists(collection: Collection) -> Callable[[Any, str], None]:
+    def check(tx: Any, name: str) -> None:
+        collection.require(tx, name)
+
+    return check
+
+
+def _answers(store: Store) -> bool:
+    with store.read() as tx:
+        return tx.meta.get(ROOT_KEY) is not None
