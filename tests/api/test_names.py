@@ -36,8 +36,8 @@ def test_format_is_the_inverse_of_match(values: list[str]) -> None:
     "name",
     [
         "", "/", NAME + "/", "/" + NAME, NAME.replace("/k/", "//"), NAME + "\n", NAME.replace("us", "u s"),
-        NAME.replace("us", "u%2Fs"), NAME.replace("us", "u\x00s"), NAME.replace("us", "x" * 300), NAME + "?a=b",
-        NAME + "#x", NAME.replace("projects", "Projects"), NAME.replace("us", "u\tv"),
+        NAME.replace("us", "u%2Fs"), NAME.replace("us", "u\x00s"), NAME.replace("us", "x" * 300),
+        NAME + "?a=b", NAME + "#x", NAME.replace("projects", "Projects"), NAME.replace("us", "u\tv"),
     ],
 )  # fmt: skip
 def test_what_is_no_name(name: str) -> None:

@@ -8,6 +8,7 @@ spelling.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ from google.protobuf.message import Message
 from keystead.api.errors import InvalidArgument, bad_field
 
 _WELL_KNOWN = "google.protobuf."
+_NUMBER = re.compile(r"-?[0-9]{1,10}")
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
@@ -114,10 +116,19 @@ def _one(field: _Field, item: Any, path: str) -> Any:
     if field.kind == "bytes":
         return pybase64.b64encode(decode_bytes(item, path)).decode("ascii")
     if field.kind == "enum":
-        return int(item) if isinstance(item, str) and item.lstrip("-").isdigit() else item
+        return _enum(item, path)
     if field.kind == "mask":
         return mask_to_json(item, path)
     return _normalize(field.message, item, path)
+
+
+def _enum(item: Any, path: str) -> str | int:
+    """An enum's name, or its number (which may come as a string)."""
+    if isinstance(item, str):
+        return int(item) if _NUMBER.fullmatch(item) else item
+    if isinstance(item, bool) or not isinstance(item, int):
+        raise _invalid_value(path, "TYPE_ENUM", item)
+    return item
 
 
 def decode_bytes(item: Any, path: str) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from keystead.api.errors import ApiError
+from keystead.api.errors import ApiError, Internal
 from keystead.cli.output import out
 from keystead.kms.rootkey import RootKey
 from keystead.kms.seals import SealError
@@ -90,9 +90,11 @@ def _try(what: str, check: Callable[[], str]) -> Finding:
 def _check_store(settings: Settings) -> str:
     store = open_store(settings.database_url, create=False)
     try:
-        store.check()
+        faults = store.check()
     finally:
         store.close()
+    if faults:
+        raise Internal(f"{'; '.join(faults[:3])}. Restore it from a backup.")
     return "intact"
 
 

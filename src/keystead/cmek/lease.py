@@ -20,8 +20,8 @@ from keystead.crypto.secret import SecretBytes
 class Lease:
     """The KEK of one resource while the customer's key allows it. Shared by all that use the resource.
 
-    `refresh` decrypts the wrapped KEK anew, or raises KeyUnavailableError. `asked` is when the key service was
-    asked for `kek` (time.monotonic), now if not given.
+    `refresh` decrypts the wrapped KEK anew, or raises KeyUnavailableError. `asked` is when the key service
+    was asked for `kek` (time.monotonic), now if not given.
     """
 
     def __init__(

@@ -81,11 +81,6 @@ class SealedWriter(io.RawIOBase):
         self._put(memoryview(self._header.encode()))
 
     @property
-    def file_id(self) -> bytes:
-        """The random id of this file: whoever keeps it notices when an older file is put in its place."""
-        return self._header.file_id
-
-    @property
     def aborted(self) -> bool:
         """Whether the file was given up: it is closed and not complete."""
         return self._aborted
@@ -232,11 +227,6 @@ class SealedReader(io.RawIOBase):
         self._size = plain_size(raw.seek(0, io.SEEK_END), self._header.chunk_size)
         self._final = self._size // self._header.chunk_size
         self._load(self._final)
-
-    @property
-    def file_id(self) -> bytes:
-        """The random id of this file, which `SealedWriter.file_id` was when it was written."""
-        return self._header.file_id
 
     @property
     def size(self) -> int:

@@ -131,8 +131,8 @@ class CustomerData:
                 return self.refusal(ended, resource)
         if isinstance(error, OSError) and error.errno in _FULL:
             return ResourceExhausted(
-                f"There is no space left to store the data of {resource}; nothing of it was kept. Free space in "
-                "the data directory of the server, then send the request again."
+                f"There is no space left to store the data of {resource}; nothing of it was kept. Free space "
+                "in the data directory of the server, then send the request again."
             )
         unreadable = isinstance(error, OSError) and error.errno is None  # an error of pyarrow's own
         return damaged(resource) if unreadable or isinstance(error, CryptoError | pa.ArrowException) else None
@@ -155,9 +155,7 @@ class CustomerData:
         return body
 
     @contextmanager
-    def create_file(
-        self, lease: Lease, resource: str, generation: str, name: str
-    ) -> Iterator[SealedWriter]:
+    def create_file(self, lease: Lease, resource: str, generation: str, name: str) -> Iterator[SealedWriter]:
         """Write a sealed file of a resource; it is there when the block ends well, and not otherwise."""
         with self._files.create(lease, resource, generation, name) as writer:
             yield writer

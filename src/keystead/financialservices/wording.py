@@ -40,7 +40,7 @@ def _violation(kind: str, key: str) -> error_details_pb2.PreconditionFailure:
 
 
 def damaged(resource: str) -> Internal:
-    """The stored data is not what was stored: altered, cut, exchanged, put back from an earlier time, gone."""
+    """The stored data is not what was stored: altered, cut off, exchanged, an older copy, or gone."""
     return Internal(f"The stored data of {resource} is damaged.")
 
 

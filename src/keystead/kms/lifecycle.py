@@ -121,8 +121,8 @@ def check_rotation(key: Any, now: dt.datetime, before: Any = None) -> None:
 
 def _within(duration: Any, shortest: dt.timedelta, longest: dt.timedelta) -> bool:
     """In whole numbers, since a Duration can be longer than any timedelta."""
-    seconds = (int(shortest.total_seconds()), int(longest.total_seconds()))
-    return seconds[0] * 10**9 <= duration.seconds * 10**9 + duration.nanos <= seconds[1] * 10**9
+    nanoseconds = int(duration.seconds) * 10**9 + int(duration.nanos)
+    return int(shortest.total_seconds()) * 10**9 <= nanoseconds <= int(longest.total_seconds()) * 10**9
 
 
 def check_destroy_duration(key: Any) -> None:

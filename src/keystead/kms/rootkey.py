@@ -15,7 +15,7 @@ from keystead.crypto.errors import CryptoError
 from keystead.crypto.secret import SecretBytes
 from keystead.kms.seals import Seal, SealError
 
-_META = "root-key"
+ROOT_KEY = "root-key"
 
 
 class RootKey:
@@ -28,7 +28,7 @@ class RootKey:
     def open(store: Transactions, seal: Seal) -> RootKey:
         """The root key of a store, made and sealed at the first start. Raises SealError."""
         with store.read() as tx:
-            stored = tx.meta.get(_META)
+            stored = tx.meta.get(ROOT_KEY)
         if stored is None:
             stored = _create(store, seal)
         kind, _, wrapped = stored.partition(b"\0")
@@ -61,8 +61,8 @@ def _create(store: Transactions, seal: Seal) -> bytes:
     with SecretBytes.random(32) as key:
         sealed = seal.kind.encode() + b"\0" + seal.wrap(key)
     with store.write() as tx:
-        present: Any = tx.meta.get(_META)
+        present: Any = tx.meta.get(ROOT_KEY)
         if present is not None:
             return bytes(present)
-        tx.meta.put(_META, sealed)
+        tx.meta.put(ROOT_KEY, sealed)
     return sealed

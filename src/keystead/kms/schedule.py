@@ -79,7 +79,7 @@ class KeySchedule:
         return True
 
     def _scrub(self) -> None:
-        """Take the bytes of removed material from the disk; again by the next run if it cannot be done now."""
+        """Take the bytes of removed material from the disk; the next run tries again if it cannot be now."""
         if not self._scrub_wanted:
             return
         try:

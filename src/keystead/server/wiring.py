@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -26,6 +27,7 @@ from keystead.cmek.keychain import Keychain
 from keystead.cmek.keyclient import InProcessKeyClient, KeyClient
 from keystead.cmek.protected import ProtectedResources
 from keystead.cmek.protected_api import ProtectedResourcesOfKey
+from keystead.financialservices.service import AML
 from keystead.iam.audit_configs import AuditConfigs
 from keystead.iam.authentication import Authenticator, DevAuthenticator
 from keystead.iam.authorizer import Authorizer
@@ -51,13 +53,13 @@ from keystead.kms.seals.file import FileSeal
 from keystead.kms.service import KEY, KEYS, KMS, LOCATIONS, RING, RINGS
 from keystead.kms.symmetric import SymmetricEncryption
 from keystead.kms.versions import CryptoKeyVersions
-from keystead.server.aml import AmlService
+from keystead.server.aml import assemble as assemble_aml
 from keystead.server.health import Health
 from keystead.server.loops import Loop
 from keystead.server.settings import Settings
 from keystead.store.collection import Collection
 from keystead.store.engine import Store, open_store
-from keystead.store.lock import DataDirLock
+from keystead.store.lock import DataDirLock, server_lock
 
 DEV_OWNER = "user:owner@example.com"
 SCHEDULE_S = 1.0
@@ -84,7 +86,7 @@ class Platform:
     keychains: tuple[Keychain, ...]
     protected: ProtectedResources
     _root_key: RootKey
-    _lock: DataDirLock
+    _locks: ExitStack
     _executors: tuple[ThreadPoolExecutor, ...]
     _services: tuple[Any, ...] = ()
     _loops: list[Loop] = field(default_factory=list)
@@ -116,23 +118,24 @@ class Platform:
         for keychain in self.keychains:
             keychain.close()
         self._root_key.close()
+        self._locks.close()
         self.store.close()
-        self._lock.release()
 
 
 def build(settings: Settings, clock: Clock | None = None) -> Platform:
     """Open the data directory and make the platform. Raises SettingsError, SealError and ApiError."""
     clock = clock or SystemClock()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = DataDirLock(settings.data_dir)
-    lock.acquire()
+    locks = ExitStack()
+    locks.enter_context(DataDirLock(settings.data_dir))
     try:
         store = open_store(settings.database_url)
+        locks.enter_context(server_lock(store))
         seal = FileSeal(settings.data_dir / "seal" / "root.key", create=_is_new(store))
         root_key = RootKey.open(store, seal)
-        return _assemble(settings, clock, store, root_key, lock)
+        return _assemble(settings, clock, store, root_key, locks)
     except BaseException:
-        lock.release()
+        locks.close()
         raise
 
 
@@ -143,7 +146,7 @@ def _is_new(store: Store) -> bool:
 
 
 def _assemble(
-    settings: Settings, clock: Clock, store: Store, root_key: RootKey, lock: DataDirLock
+    settings: Settings, clock: Clock, store: Store, root_key: RootKey, locks: ExitStack
 ) -> Platform:
     api_threads = ThreadPoolExecutor(API_THREADS, thread_name_prefix="api")
     operation_threads = ThreadPoolExecutor(OPERATION_THREADS, thread_name_prefix="operation")
@@ -163,7 +166,14 @@ def _assemble(
     versions = CryptoKeyVersions(material, key_events)
     schedule = KeySchedule(store, versions, material, key_events)
     agents = _Agents(store, projects, dispatcher)
-    aml = AmlService((), (), ())
+    aml = assemble_aml(
+        settings,
+        clock,
+        store,
+        operations,
+        clients=agents.clients(AML),
+        agent_email=lambda project: agents.email(AML, project),
+    )
     guard = KeyGuard(aml.keychains)
     key_events.subscribe(guard.key_changed)
     policy_events.subscribe(guard.policy_changed)
@@ -200,6 +210,7 @@ def _assemble(
         ]
     )
     registry.know(KMS, known_rpcs("kms"))
+    registry.know(AML, known_rpcs("financialservices"))
     return Platform(
         settings=settings,
         clock=clock,
@@ -216,7 +227,7 @@ def _assemble(
         keychains=aml.keychains,
         protected=protected,
         _root_key=root_key,
-        _lock=lock,
+        _locks=locks,
         _executors=(api_threads, operation_threads),
         _services=(aml,),
     )
