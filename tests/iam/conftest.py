@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.iam.deployment import Deployment
 
 from keystead.api.clock import ManualClock
 from keystead.store import Store
+from tests.iam.deployment import Deployment
 
 
 @pytest.fixture

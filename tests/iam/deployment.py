@@ -178,6 +178,12 @@ class Deployment:
         del policy.bindings[:]
         return self.set_policy(resource, policy)
 
+    def revoke_last(self, resource: str) -> policy_pb2.Policy:
+        """Takes the last binding away."""
+        policy = self.get_policy(resource)
+        del policy.bindings[-1]
+        return self.set_policy(resource, policy)
+
     def test(self, resource: str, *permissions: str, principal: str = ALICE) -> list[str]:
         """testIamPermissions."""
         request = iam_policy_pb2.TestIamPermissionsRequest(resource=resource, permissions=permissions)

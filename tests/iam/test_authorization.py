@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-import timeit
 
 import pytest
 from google.iam.v1 import policy_pb2
+
+from keystead.api.call import Call, WouldBlock
+from keystead.api.errors import PermissionDenied, Unauthenticated
 from tests.iam.deployment import (
     ALICE,
     ENCRYPT,
@@ -21,9 +23,6 @@ from tests.iam.deployment import (
     GetKeyRequest,
     hours,
 )
-
-from keystead.api.call import Call, WouldBlock
-from keystead.api.errors import PermissionDenied, Unauthenticated
 
 GET_KEY = "google.cloud.kms.v1.KeyManagementService/GetCryptoKey"
 CREATE_RING = "google.cloud.kms.v1.KeyManagementService/CreateKeyRing"
@@ -50,7 +49,7 @@ def test_no_credentials_are_no_permission(iam: Deployment) -> None:
 
 @pytest.mark.parametrize("level", ["key", "ring", "project", "organization"])
 def test_grants_are_inherited_by_what_stands_below(iam: Deployment, level: str) -> None:
-    """A role granted on key, ring, project or organization holds on a version of the key, and nowhere beside it."""
+    """A role granted on key, ring, project or organization holds on the key's version, not beside it."""
     iam.add_key()
     other = "projects/p2/locations/global/keyRings/r/cryptoKeys/k"
     iam.add_key(other)
@@ -91,23 +90,24 @@ def test_revocations_hold_while_others_read(iam: Deployment) -> None:
     """With threads deciding all the time, no decision that began after a revocation was answered grants."""
     iam.add_key()
     stop, wrong = threading.Event(), []
-    answered = threading.Event()
+    # Even while the grant is taken away, odd from before it is given until the revocation was answered.
+    phase = [0]
 
     def decide() -> None:
         while not stop.is_set():
-            revoked = answered.is_set()
+            before = phase[0]
             granted = iam.allowed(ALICE, ENCRYPT, VERSION)
-            if revoked and granted and answered.is_set():
-                wrong.append(True)
+            if granted and before % 2 == 0 and phase[0] == before:
+                wrong.append(before)
 
     readers = [threading.Thread(target=decide) for _ in range(4)]
     for reader in readers:
         reader.start()
     for _ in range(15):
-        answered.clear()
+        phase[0] += 1
         iam.grant(KEY, ENCRYPTER, ALICE)
         iam.revoke(KEY)
-        answered.set()
+        phase[0] += 1
         assert not iam.allowed(ALICE, ENCRYPT, VERSION)
     stop.set()
     for reader in readers:
@@ -116,7 +116,7 @@ def test_revocations_hold_while_others_read(iam: Deployment) -> None:
 
 
 def test_members_that_stand_for_many(iam: Deployment) -> None:
-    """allUsers, allAuthenticatedUsers and domain: match whom they name; group:, principal: and deleted: nobody."""
+    """allUsers and domain: match whom they name; group:, principal: and deleted: match nobody."""
     iam.add_key()
     agent = "serviceAccount:job@p1.iam.gserviceaccount.com"
     everybody = {"alice": True, "agent": True, "stranger": True}
@@ -213,7 +213,7 @@ def test_what_is_no_project_id_is_never_created(iam: Deployment, project: str) -
 
 
 def test_without_development_mode_unknown_projects_are_denied(strict: Deployment) -> None:
-    """Outside of development mode even the organization's owner has nothing on a project that is not there."""
+    """Outside of development mode not even the owner has anything on a project that is not there."""
     with pytest.raises(PermissionDenied):
         strict.call(CREATE_RING, CreateRingRequest(parent="projects/p1/locations/l", key_ring_id="r"))
     assert strict.project_ids() == []
@@ -267,7 +267,7 @@ def test_what_is_remembered_is_bounded(iam: Deployment) -> None:
 
 
 def test_a_stored_policy_that_cannot_be_understood_grants_nothing(iam: Deployment) -> None:
-    """A role that no longer exists and a condition that no longer compiles grant nothing and break nothing."""
+    """A role that is gone and a condition that no longer compiles grant nothing and break nothing."""
     iam.add_key()
     policy = policy_pb2.Policy(version=3)
     policy.bindings.add(role="roles/gone", members=[ALICE])
@@ -312,22 +312,6 @@ def test_an_unconditional_binding_wins(iam: Deployment) -> None:
     assert not iam.allowed(ALICE, ENCRYPT, KEY)
     iam.grant(KEY, ENCRYPTER, ALICE)
     assert iam.allowed(ALICE, ENCRYPT, KEY)
-
-
-def test_a_warm_decision_costs_microseconds(iam: Deployment) -> None:
-    """A decision from memory reads nothing and costs no more than some hundred dictionary look-ups."""
-    iam.add_key()
-    iam.grant("projects/p1", ENCRYPTER, ALICE)
-    now = iam.clock.now()
-    iam.allowed(ALICE, ENCRYPT, VERSION)
-    table = {VERSION: 1}
-    decision = min(
-        timeit.repeat(
-            lambda: iam.authorizer.allowed(ALICE, ENCRYPT, VERSION, now, inline=True), number=2000, repeat=5
-        )
-    )
-    look_up = min(timeit.repeat(lambda: table[VERSION], number=2000, repeat=5))
-    assert decision < 100 * look_up
 
 
 def _number(iam: Deployment) -> str:

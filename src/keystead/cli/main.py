@@ -30,7 +30,7 @@ for command in (serve, env, demo, doctor, generate, audit):
 
 
 def main() -> None:
-    """Run the command line. Exit status 0: done; 1: refused or failed, with a text that says why; 2: usage."""
+    """Run the command line. Exit status 0: done; 1: refused or failed, and it says why; 2: usage."""
     try:
         result = cli.main(standalone_mode=False)
     except click.exceptions.Abort:

@@ -9,6 +9,8 @@ import logging
 import os
 import resource
 import signal
+import socket
+from collections.abc import Iterator
 
 import uvicorn
 import uvloop
@@ -84,14 +86,14 @@ class _Server(uvicorn.Server):
         self.listening = asyncio.Event()
         self.port = 0
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
         if self.servers:
             self.port = int(self.servers[0].sockets[0].getsockname()[1])
         self.listening.set()
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
+    def capture_signals(self) -> Iterator[None]:
         """SIGINT and SIGTERM end the server quietly, whatever else runs in the process."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

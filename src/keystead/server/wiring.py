@@ -27,7 +27,9 @@ from keystead.cmek.keychain import Keychain
 from keystead.cmek.keyclient import InProcessKeyClient, KeyClient
 from keystead.cmek.protected import ProtectedResources
 from keystead.cmek.protected_api import ProtectedResourcesOfKey
-from keystead.financialservices.service import AML
+from keystead.financialservices.assembly import AmlAi
+from keystead.financialservices.assembly import assemble as assemble_aml
+from keystead.financialservices.service import AML, REGIONS
 from keystead.iam.audit_configs import AuditConfigs
 from keystead.iam.authentication import Authenticator, DevAuthenticator
 from keystead.iam.authorizer import Authorizer
@@ -53,7 +55,6 @@ from keystead.kms.seals.file import FileSeal
 from keystead.kms.service import KEY, KEYS, KMS, LOCATIONS, RING, RINGS
 from keystead.kms.symmetric import SymmetricEncryption
 from keystead.kms.versions import CryptoKeyVersions
-from keystead.server.aml import assemble as assemble_aml
 from keystead.server.health import Health
 from keystead.server.loops import Loop
 from keystead.server.settings import Settings
@@ -85,17 +86,16 @@ class Platform:
     guard: KeyGuard
     keychains: tuple[Keychain, ...]
     protected: ProtectedResources
+    aml: AmlAi
     _root_key: RootKey
     _locks: ExitStack
     _executors: tuple[ThreadPoolExecutor, ...]
-    _services: tuple[Any, ...] = ()
     _loops: list[Loop] = field(default_factory=list)
 
     def start(self) -> None:
         """Take up what a stop or crash left, and begin watching keys and schedules."""
         self.store.scrub()
-        for service in self._services:
-            service.recover()
+        self.aml.sweep()
         self.operations.resume()
         self.guard.start()
         self.guard.poll()
@@ -167,14 +167,16 @@ def _assemble(
     schedule = KeySchedule(store, versions, material, key_events)
     agents = _Agents(store, projects, dispatcher)
     aml = assemble_aml(
-        settings,
-        clock,
         store,
+        clock,
         operations,
-        clients=agents.clients(AML),
-        agent_email=lambda project: agents.email(AML, project),
+        agents.clients(AML),
+        lambda project: agents.email(AML, project),
+        sealed=settings.data_dir / "sealed",
+        tables=settings.tables_dir,
+        regions=(*REGIONS, *settings.aml_regions),
     )
-    guard = KeyGuard(aml.keychains)
+    guard = KeyGuard([aml.keychain])
     key_events.subscribe(guard.key_changed)
     policy_events.subscribe(guard.policy_changed)
 
@@ -185,7 +187,7 @@ def _assemble(
             versions,
             SymmetricEncryption(cache),
             Locations(LOCATIONS, [KMS]),
-            Operations(operations, [*aml.services, KMS]),
+            Operations(operations, [AML, KMS]),
             ProtectedResourcesOfKey(protected),
             Logs(
                 lambda *asked: authorizer.allowed(*asked, inline=False),
@@ -200,7 +202,7 @@ def _assemble(
                 policy_events,
                 services=[KMS],
             ),
-            ServiceUsage([KMS, *aml.services, LOGGING, RESOURCE_MANAGER, SERVICE_USAGE, IAM]),
+            ServiceUsage([KMS, AML, LOGGING, RESOURCE_MANAGER, SERVICE_USAGE, IAM]),
             RoleCatalog(),
             ProjectsV1(projects, authorizer, policy_events),
             ProjectsV3(projects, authorizer, policy_events),
@@ -224,12 +226,12 @@ def _assemble(
         schedule=schedule,
         operations=operations,
         guard=guard,
-        keychains=aml.keychains,
+        keychains=(aml.keychain,),
+        aml=aml,
         protected=protected,
         _root_key=root_key,
         _locks=locks,
         _executors=(api_threads, operation_threads),
-        _services=(aml,),
     )
 
 

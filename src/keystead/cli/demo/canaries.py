@@ -37,7 +37,7 @@ class Found:
     how: str
 
 
-def pick(tables: Iterable[tuple[str, Path]], per_column: int = 40) -> list[bytes]:
+def pick(tables: Iterable[tuple[str, Path]], per_column: int = 12) -> list[bytes]:
     """Canaries from the input's own ids and names: of its first and last rows."""
     chosen: set[bytes] = set()
     for table, path in tables:
@@ -71,12 +71,13 @@ def _sample(path: Path, column: str, count: int) -> Iterator[str]:
 
 
 def search(
-    root: Path, canaries: Sequence[bytes], progress: Callable[[int], None] = lambda _: None
+    roots: Sequence[Path], canaries: Sequence[bytes], progress: Callable[[int], None] = lambda _: None
 ) -> tuple[int, list[Found]]:
-    """How many files there are under `root`, and every place where a canary stands in clear. `progress` is
-    told the bytes looked at."""
+    """How many files there are under `roots` (folders or files), and every place where a canary stands in
+    clear. `progress` is told the bytes looked at."""
     found: list[Found] = []
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    below = [path for root in roots for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
+    files = [path for path in below if path.is_file() and not path.is_symlink()]
     for path in files:
         found.extend(_search_file(path, canaries))
         progress(path.stat().st_size)

@@ -86,8 +86,10 @@ class Gcloud:
 
 def aml_client(port: int, who: str) -> Any:
     """The official AML AI client over REST. The `http` scheme in the endpoint is what switches TLS off."""
+    make: Any = Credentials  # the package has no annotations
+    credentials = make(token=who)
     return financialservices_v1.AMLClient(
-        credentials=Credentials(token=who),
+        credentials=credentials,
         transport="rest",
         client_options=ClientOptions(api_endpoint=f"http://127.0.0.1:{port}/financialservices"),
     )

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from keystead.cli.demo.canaries import pick
 from keystead.cli.demo.report import Report, StepFailedError
 from keystead.cli.demo.stage import TABLES, Stage, table_path
-from keystead.cli.demo.story import PLANNED, Story
+from keystead.cli.demo.story import PARENT, PLANNED, Story
 from keystead.cli.output import out
 
 
@@ -32,7 +32,7 @@ def demo(folder: Path | None, transactions: int, seed: int, keep: bool) -> int:
     not hold.
     """
     stage = Stage(keep=keep)
-    report = Report(out)
+    report = Report(out, prefix=f"{PARENT}/")
     try:
         if folder is None:
             _generate(stage, transactions, seed)

@@ -13,17 +13,18 @@ from rich.table import Table
 
 @dataclass
 class Step:
-    """One step: what was checked in it, and how long it took."""
+    """One step: what was checked in it, and how long it took. Names are shown without `prefix`."""
 
     title: str
     seconds: float = 0.0
+    prefix: str = ""
     shown: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def expect(self, holds: bool, text: str, instead: str = "") -> None:
         """A check: `text` says what was shown when it holds; `instead` what was seen when it does not."""
         if holds:
-            self.shown.append(text)
+            self.shown.append(text.replace(self.prefix, "") if self.prefix else text)
         else:
             self.failed.append(f"{text}: {instead}" if instead else f"not so: {text}")
 
@@ -35,14 +36,15 @@ class StepFailedError(Exception):
 class Report:
     """Runs steps and prints them."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, prefix: str = "") -> None:
         self._console = console
+        self._prefix = prefix
         self.steps: list[Step] = []
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """A step with a spinner while it runs. A failed check ends the story after the step."""
-        step = Step(title)
+        step = Step(title, prefix=self._prefix)
         self.steps.append(step)
         number = len(self.steps)
         start = time.monotonic()
@@ -67,7 +69,11 @@ class Report:
 
     def table(self, planned: int) -> None:
         """The table at the end."""
-        table = Table("", "Step", "Shown", "Time", title="What was shown", show_lines=True)
+        table = Table(title="What was shown", show_lines=True)
+        table.add_column("")
+        table.add_column("Step", max_width=28)
+        table.add_column("Shown", overflow="fold", ratio=1)
+        table.add_column("Time", justify="right", no_wrap=True)
         for number, step in enumerate(self.steps, 1):
             mark = "[red]no[/]" if step.failed else "[green]yes[/]"
             shown = "\n".join(step.failed or step.shown)

@@ -31,10 +31,10 @@ SERVICE = "financialservices.googleapis.com"
 ROLE = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 PLANNED = 8
 
-_PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
-_RING = f"{_PARENT}/keyRings/customer-keys"
+PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
+_RING = f"{PARENT}/keyRings/customer-keys"
 _KEY = f"{_RING}/cryptoKeys/aml-data"
-_INSTANCE = f"{_PARENT}/instances/bank"
+_INSTANCE = f"{PARENT}/instances/bank"
 _DATASET = f"{_INSTANCE}/datasets/payments"
 _LIMIT_S = 1.0
 
@@ -79,7 +79,7 @@ class Story:
     # 1
 
     def _create_key(self, step: Step) -> None:
-        made = self._call("POST", f"cloudkms/v1/{_PARENT}/keyRings?key_ring_id=customer-keys")
+        made = self._call("POST", f"cloudkms/v1/{PARENT}/keyRings?key_ring_id=customer-keys")
         step.expect(made.ok and made.body.get("name") == _RING, f"REST made {_RING}", str(made.body))
         made = self._call(
             "POST", f"cloudkms/v1/{_RING}/cryptoKeys?crypto_key_id=aml-data", {"purpose": "ENCRYPT_DECRYPT"}
@@ -91,10 +91,9 @@ class Story:
             return
         where = ("--location", LOCATION)
         self._run(step, "kms", "keyrings", "create", "gcloud-ring", *where)
-        self._run(
-            step, "kms", "keys", "create", "gcloud-key", "--keyring", "gcloud-ring", *where, "--purpose", "encryption"
-        )  # fmt: skip
-        listed = self._run(step, "kms", "keys", "list", "--keyring", "gcloud-ring", *where)
+        inside = ("--keyring", "gcloud-ring", *where)
+        self._run(step, "kms", "keys", "create", "gcloud-key", *inside, "--purpose", "encryption")
+        listed = self._run(step, "kms", "keys", "list", *inside)
         step.expect("gcloud-key" in listed, "gcloud kms, unchanged, made and lists a ring and a key", listed)
 
     # 2
@@ -137,7 +136,7 @@ class Story:
     def _import(self, step: Step) -> None:
         self._grant_viewer()
         instance = self._client.create_instance(
-            parent=_PARENT, instance_id="bank", instance=aml.Instance(kms_key=_KEY)
+            parent=PARENT, instance_id="bank", instance=aml.Instance(kms_key=_KEY)
         ).result(timeout=120)
         step.expect(instance.kms_key == _KEY, f"instance {instance.name} under the key")
         dataset = aml.Dataset(
@@ -170,10 +169,9 @@ class Story:
         columns = (TextColumn("     searching"), BarColumn(), DownloadColumn())
         with Progress(*columns, console=self._console, transient=True) as progress:
             bar = progress.add_task("searching", total=total)
-            files, found = search(
-                self._stage.data_dir, self._canaries, lambda size: progress.advance(bar, size)
-            )
-        _, control = search(self._stage.input, self._canaries[:1] + self._canaries[-1:])
+            written = (self._stage.data_dir, self._stage.log)
+            files, found = search(written, self._canaries, lambda size: progress.advance(bar, size))
+        _, control = search([self._stage.input], self._canaries[:1] + self._canaries[-1:])
         step.expect(bool(control), "the search finds them in the input", "it found nothing where it must")
         where = f"{files} files, {total / (1 << 20):.0f} MiB"
         step.expect(
@@ -246,7 +244,7 @@ class Story:
         words = f"{self._agent} lacks permissions to KMS key {_KEY}"
         step.expect(words in refused.message, refused.message, "other words")
         self._client.delete_instance(name=_INSTANCE).result(timeout=120)
-        left = [instance.name for instance in self._client.list_instances(parent=_PARENT)]
+        left = [instance.name for instance in self._client.list_instances(parent=PARENT)]
         step.expect(not left, "the owner deleted the instance all the same", str(left))
         sealed = self._stage.data_dir / "sealed"
         self._until(lambda: folder_size(sealed) == 0, time.monotonic(), limit_s=10)
@@ -258,8 +256,7 @@ class Story:
         return self._rest.call(verb, path, body, who=OWNER)
 
     def _run(self, step: Step, *words: str) -> str:
-        assert self._gcloud is not None
-        status, text = self._gcloud.run(*words)
+        status, text = self._gcloud.run(*words) if self._gcloud else (1, "gcloud is not installed")
         if status != 0:
             step.failed.append(f"gcloud {' '.join(words[:4])}: {text[:300]}")
         return text
