@@ -100,8 +100,8 @@ def test_what_is_no_data_is_recorded() -> None:
     }
 
 
-def bytes_map() -> Any:
-    """A message with a map<string, bytes>, of which the served APIs have none yet."""
+def blobs() -> Any:
+    """A message with a map<string, bytes>, and with text that is a secret: `id` and `access_token`."""
     file = descriptor_pb2.FileDescriptorProto(name="keystead_test_bytes_map.proto", package="keystead.test")
     kind = file.message_type.add(name="Blobs")
     kind.field.add(
@@ -116,6 +116,8 @@ def bytes_map() -> Any:
     optional = FieldDescriptor.LABEL_OPTIONAL
     entry.field.add(name="key", number=1, label=optional, type=FieldDescriptor.TYPE_STRING)
     entry.field.add(name="value", number=2, label=optional, type=FieldDescriptor.TYPE_BYTES)
+    for number, name in enumerate(("id", "access_token"), 2):
+        kind.field.add(name=name, number=number, label=optional, type=FieldDescriptor.TYPE_STRING)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("keystead.test.Blobs"))()
@@ -123,7 +125,7 @@ def bytes_map() -> Any:
 
 def test_bytes_in_maps_are_left_out() -> None:
     """Bytes that are the values of a map are data too, whatever their keys are called."""
-    message = bytes_map()
+    message = blobs()
     message.blobs["harmless"] = CANARY
     assert CANARY in message.SerializeToString()
     struct = redaction.payload(message)
@@ -203,6 +205,13 @@ def test_secrets_are_known_by_name(name: str) -> None:
     assert document(parameters)["user"] == [{"id": 1}]
     request = attribute_context_pb2.AttributeContext.Request(headers={name: SECRET, "host": "h"})
     assert document(request)["headers"] == {"host": "h"}
+
+
+def test_text_fields_named_like_secrets_are_left_out() -> None:
+    """A token is text, not bytes, and left out of a record for its name, declared as redacted or not."""
+    message = blobs()
+    message.id, message.access_token = "me", SECRET
+    assert document(message) == {"@type": "type.googleapis.com/keystead.test.Blobs", "id": "me"}
 
 
 def test_packed_and_wrapped_bytes_are_left_out() -> None:

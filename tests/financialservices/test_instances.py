@@ -17,6 +17,7 @@ from keystead.api.errors import (
 )
 from keystead.financialservices import messages as m
 from keystead.financialservices.service import INSTANCES
+from keystead.kms.messages import CreateCryptoKeyRequest
 from tests.financialservices.aml_world import (
     ADMIN,
     DATASET,
@@ -110,11 +111,7 @@ def test_a_disabled_key_is_refused_with_the_details_of_the_key_service(world: Wo
 
 def test_a_key_of_another_purpose_is_refused(world: World) -> None:
     """A key that does not encrypt is FAILED_PRECONDITION before anything is made."""
-    request_key = m  # the key is made without a version: this server generates symmetric keys only
-    del request_key
-    from keystead.kms.messages import CreateCryptoKeyRequest
-
-    world.customer_key()
+    world.customer_key()  # for its ring
     request = CreateCryptoKeyRequest(
         parent=KEY_RING,
         crypto_key_id="signer",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from tests.platform import CRYPTER, LOCATION, OWNER, Platform
 
 from keystead.api.errors import ApiError, FailedPrecondition, NotFound, PermissionDenied
-from keystead.kms.keycache import KeyCache
+from keystead.kms.keycache import KeyCache, UsableVersion
 from keystead.kms.messages import (
     CreateCryptoKeyVersionRequest,
     DecryptRequest,
@@ -173,11 +172,15 @@ def test_data_access_is_recorded_where_it_is_asked_for(platform: Platform) -> No
 def test_a_disabled_keys_cipher_leaves_memory_at_once(platform: Platform) -> None:
     """Without any further call: when Disable has returned nothing holds the cipher any more."""
     encrypt(platform)
-    cached = weakref.ref(platform.cache.key(KEY, inline=True))
-    assert cached() is not None
+    cipher = platform.cache.version(platform.cache.key(KEY, inline=True), 1, inline=True).cipher
+    assert holders_of(cipher)
     platform.set_state(FIRST, "DISABLED")
     gc.collect()
-    assert cached() is None
+    assert not holders_of(cipher)
+
+
+def holders_of(cipher: Any) -> list[Any]:
+    return [holder for holder in gc.get_referrers(cipher) if isinstance(holder, UsableVersion)]
 
 
 def test_a_slow_reader_does_not_bring_an_old_epoch_back(

@@ -135,7 +135,7 @@ class Dispatcher:
             permission = self._prepare(method, request, call)
             if not self._granted(method, permission, call):
                 raise WouldBlock  # the denial must be recorded
-            if not self._authorizer.admitted(call.resource, inline=True):
+            if permission and not self._authorizer.admitted(call.resource, inline=True):
                 raise WouldBlock
             if self._audit.wanted(method, call, inline=True):
                 raise WouldBlock
@@ -265,7 +265,8 @@ class _Outcome:
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         with self._dispatcher._store.write() as tx:
-            self._dispatcher._admitting(tx, self._call)
+            if self._permission:
+                self._dispatcher._admitting(tx, self._call)
             yield tx
             if self._wanted:
                 self._record(tx, self.response, None)
@@ -275,7 +276,8 @@ class _Outcome:
         """Success: write what no transaction of the function carried."""
         if self._committed:
             return
-        pending = not self._dispatcher._authorizer.admitted(self._call.resource, inline=False)
+        authorizer = self._dispatcher._authorizer
+        pending = self._permission and not authorizer.admitted(self._call.resource, inline=False)
         if self._wanted or pending:
             self.response = response
             with self.transaction():

@@ -21,7 +21,9 @@ _COLUMNS = {
     "transaction": ("transaction_id", "account_id"),
     "risk_case_event": ("risk_case_event_id", "risk_case_id", "party_id"),
 }
+# Shorter or plainer values ("P00000001") stand in any file of numbers by accident.
 _MIN_LENGTH = 8
+_MIN_DISTINCT = 6
 _BLOCK = 8 << 20
 _INFLATED = 64 << 20
 _GZIP = b"\x1f\x8b\x08"
@@ -42,9 +44,13 @@ def pick(tables: Iterable[tuple[str, Path]], per_column: int = 12) -> list[bytes
     chosen: set[bytes] = set()
     for table, path in tables:
         for column in _COLUMNS.get(table, ()):
-            values = [v for v in _sample(path, column, per_column) if len(v) >= _MIN_LENGTH]
+            values = [v for v in _sample(path, column, per_column) if _telling(v)]
             chosen.update(value.encode() for value in values)
     return sorted(chosen)
+
+
+def _telling(value: str) -> bool:
+    return len(value) >= _MIN_LENGTH and len(set(value)) >= _MIN_DISTINCT
 
 
 def _sample(path: Path, column: str, count: int) -> Iterator[str]:

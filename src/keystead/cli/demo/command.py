@@ -40,6 +40,8 @@ def demo(folder: Path | None, transactions: int, seed: int, keep: bool) -> int:
             stage.take_input(folder)
         tables = [(table, path) for table in TABLES if (path := table_path(stage.input, table))]
         canaries = pick(tables)
+        if not canaries:
+            raise click.ClickException("No id or name in the input is telling enough to look for.")
         stage.start()
         story = Story(stage, report, out, canaries)
         try:
