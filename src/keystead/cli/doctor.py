@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from keystead.api.errors import ApiError, Internal
@@ -45,7 +46,7 @@ def doctor(data_dir: Path, store_url: str) -> int:
     for finding in (*_host(settings.data_dir), *_data(settings)):
         mark = "[green]ok[/]" if finding.good else ("[red]missing[/]" if finding.needed else "[yellow]no[/]")
         failed = failed or (finding.needed and not finding.good)
-        table.add_row(mark, finding.what, finding.text)
+        table.add_row(mark, finding.what, escape(finding.text))
     out.print(table)
     return 1 if failed else 0
 
@@ -73,7 +74,9 @@ def _host(data_dir: Path) -> Iterator[Finding]:
 
 def _data(settings: Settings) -> Iterator[Finding]:
     seal = settings.data_dir / "seal" / "root.key"
-    if not seal.exists():
+    store_file = settings.data_dir / "store.db"
+    # A store without its seal file is no new data directory: its keys are lost unless the file comes back.
+    if not (seal.exists() or store_file.exists() or settings.store_url):
         yield Finding("data directory", True, True, f"{settings.data_dir} is new; `keystead serve` makes it")
         return
     yield _try("store", lambda: _check_store(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -15,4 +16,4 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """An error, with what to do about it."""
-    err.print(f"[bold red]error:[/] {text}", soft_wrap=True)
+    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)

@@ -22,7 +22,9 @@ from keystead.cli.output import out
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Your own party, account_party_link, transaction and risk_case_event files (Parquet or CSV).",
 )
-@click.option("--transactions", default=1_000_000, show_default=True, help="How many to make.")
+@click.option(
+    "--transactions", type=click.IntRange(min=10_000), default=1_000_000, show_default=True, help="How many."
+)
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same data.")
 @click.option("--keep", is_flag=True, help="Leave the data directory for a look.")
 def demo(folder: Path | None, transactions: int, seed: int, keep: bool) -> int:
