@@ -175,7 +175,7 @@ def test_a_key_named_by_project_number_is_known_by_its_id(world: World) -> None:
 
 
 def test_only_labels_can_be_updated(world: World) -> None:
-    """An update changes labels, with or without a mask; the key is immutable, repeated or left out is fine."""
+    """An update changes labels, with or without a mask; the key is immutable, but may be repeated."""
     key = world.customer_key()
     world.instance(key)
     for fields, mask in (({"labels": {"a": "1"}}, []), ({"labels": {"a": "1"}, "kms_key": key}, ["labels"])):

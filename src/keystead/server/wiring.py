@@ -15,7 +15,7 @@ from typing import Any
 
 from keystead.api.clock import Clock, SystemClock
 from keystead.api.dispatch import Dispatcher
-from keystead.api.errors import NotFound
+from keystead.api.errors import FailedPrecondition
 from keystead.api.method import Service
 from keystead.api.operations import OperationRunner, Operations
 from keystead.api.registry import Registry
@@ -256,7 +256,10 @@ class _Agents:
             with self._store.read() as tx:
                 found = self._projects.get(tx, project)
             if found is None:
-                raise NotFound(f"Project {project} not found.")
+                raise FailedPrecondition(
+                    f"Project {project} has no service identity of {service.name} yet. Create it and grant it "
+                    f"the key: gcloud beta services identity create --service={service.name} --project={project}"
+                )
             self._numbers[project] = number_of(found)
         return agent_email(self._numbers[project], service.prefix)
 

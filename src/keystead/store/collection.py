@@ -101,4 +101,8 @@ class Collection:
             rows = tx.resources.list(self.kind, parent, after=after, limit=limit)
             return [(row.sort, complete(tx, self.of(row))) for row in rows]
 
-        return collect(page_request(request, of=self._type.DESCRIPTOR), fetch, total=lambda: tx.resources.count(self.kind, parent))
+        return collect(
+            page_request(request, of=self._type.DESCRIPTOR),
+            fetch,
+            total=lambda: tx.resources.count(self.kind, parent),
+        )
