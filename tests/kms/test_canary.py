@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.platform import LOCATION, Platform
 
 from keystead.api.errors import ApiError
 from keystead.crypto import secret
 from keystead.kms.messages import DecryptRequest, EncryptRequest
+from tests.platform import LOCATION, Platform
 
 KEY = f"{LOCATION}/keyRings/ring/cryptoKeys/key"
 ROTATED = f"{KEY}/cryptoKeyVersions/2"

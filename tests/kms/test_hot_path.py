@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.platform import CRYPTER, LOCATION, OWNER, Platform
 
 from keystead.api.errors import ApiError, FailedPrecondition, NotFound, PermissionDenied
 from keystead.kms.keycache import KeyCache, UsableVersion
@@ -19,6 +19,7 @@ from keystead.kms.messages import (
     EncryptRequest,
     UpdateCryptoKeyPrimaryVersionRequest,
 )
+from tests.platform import CRYPTER, LOCATION, OWNER, Platform
 
 KEY = f"{LOCATION}/keyRings/ring/cryptoKeys/key"
 FIRST = f"{KEY}/cryptoKeyVersions/1"
@@ -45,9 +46,12 @@ def threads() -> Iterator[CountingExecutor]:
 
 
 @pytest.fixture
-def platform(tmp_path: Path, threads: CountingExecutor) -> Iterator[Platform]:
+def platform(
+    tmp_path: Path, threads: CountingExecutor, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Platform]:
     """A platform with one key, on which USER may encrypt and decrypt."""
-    made = Platform(tmp_path, executor=threads)
+    made = Platform(tmp_path)
+    monkeypatch.setattr(made.dispatcher, "_executor", threads)
     made.key()
     made.grant(KEY, USER, CRYPTER)
     yield made
@@ -60,6 +64,12 @@ def encrypt(platform: Platform, name: str = KEY) -> Any:
 
 def decrypt(platform: Platform, ciphertext: bytes) -> Any:
     return platform.dispatch("Decrypt", DecryptRequest(name=KEY, ciphertext=ciphertext), USER)
+
+
+def rotate(platform: Platform) -> None:
+    platform.call("CreateCryptoKeyVersion", CreateCryptoKeyVersionRequest(parent=KEY))
+    request = UpdateCryptoKeyPrimaryVersionRequest(name=KEY, crypto_key_version_id="2")
+    platform.call("UpdateCryptoKeyPrimaryVersion", request)
 
 
 def test_a_warm_call_uses_no_thread(platform: Platform, threads: CountingExecutor) -> None:
@@ -142,9 +152,7 @@ def test_a_grant_revoked_above_the_key_is_seen_by_the_very_next_call(platform: P
 def test_a_new_primary_is_used_by_the_very_next_call(platform: Platform) -> None:
     """After UpdateCryptoKeyPrimaryVersion no call encrypts by the old version."""
     assert encrypt(platform).name == FIRST
-    platform.call("CreateCryptoKeyVersion", CreateCryptoKeyVersionRequest(parent=KEY))
-    request = UpdateCryptoKeyPrimaryVersionRequest(name=KEY, crypto_key_version_id="2")
-    platform.call("UpdateCryptoKeyPrimaryVersion", request)
+    rotate(platform)
     assert encrypt(platform).name == f"{KEY}/cryptoKeyVersions/2"
 
 
@@ -187,23 +195,23 @@ def test_a_slow_reader_does_not_bring_an_old_epoch_back(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key read before a commit and kept after it, while others read it anew, is not used."""
-    encrypt(platform)
-    cache = KeyCache(platform.store, platform.material)
+    cache = KeyCache(platform.store, platform.cache._material)
     original = platform.store.read
-    reads: list[Any] = []
+    slow: list[None] = []
 
-    def slow() -> Any:
-        if not reads:
-            reads.append(None)
-            # The first reader has its epoch; before it reads on, the key is disabled and read by another.
-            platform.set_state(FIRST, "DISABLED")
-            cache.key(KEY, inline=False)
-        return original()
+    @contextmanager
+    def read() -> Iterator[Any]:
+        with original() as tx:
+            if not slow:
+                slow.append(None)
+                assert tx.resources.get(KEY) is not None  # the snapshot is of before what comes now
+                rotate(platform)
+                assert cache.key(KEY, inline=False).primary == 2
+            yield tx
 
-    monkeypatch.setattr(platform.store, "read", slow)
-    cache.key(KEY, inline=False)
-    fresh = cache.key(KEY, inline=True)
-    assert cache.version(fresh, 1, inline=False).cipher is None
+    monkeypatch.setattr(platform.store, "read", read)
+    assert cache.key(KEY, inline=False).primary == 1
+    assert cache.key(KEY, inline=False).primary == 2
 
 
 def test_the_cache_holds_so_many_keys_and_no_more(

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.platform import LOCATION, Platform
 
 from keystead.api.clock import moment
 from keystead.api.errors import AlreadyExists, ApiError, FailedPrecondition, InvalidArgument, NotFound
@@ -27,6 +26,7 @@ from keystead.kms.messages import (
     UpdateCryptoKeyPrimaryVersionRequest,
     UpdateCryptoKeyRequest,
 )
+from tests.platform import LOCATION, Platform
 
 RING = f"{LOCATION}/keyRings/ring"
 DAY = dt.timedelta(days=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from google.cloud.location import locations_pb2
-from tests.platform import LOCATION, PROJECT, Platform
 
 from keystead.api.clock import moment
 from keystead.api.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied
@@ -15,6 +14,7 @@ from keystead.kms.messages import (
     LocationMetadata,
 )
 from keystead.kms.service import LOCATIONS
+from tests.platform import LOCATION, PROJECT, Platform
 
 RING = f"{LOCATION}/keyRings/ring"
 
@@ -36,7 +36,7 @@ def test_a_second_ring_of_that_name_is_refused(platform: Platform) -> None:
 
 
 def test_a_missing_ring_is_not_found_by_those_who_may_look(platform: Platform) -> None:
-    """Who may read it learns that it is missing; who may not gets the same denial as for one that is there."""
+    """Who may read it learns that it is missing; who may not is denied as if it were there."""
     with pytest.raises(NotFound) as missing:
         platform.call("GetKeyRing", GetKeyRingRequest(name=RING))
     assert missing.value.message == f"KeyRing {RING} not found."

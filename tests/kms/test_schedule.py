@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.platform import LOCATION, Platform, running
 
 from keystead.api.clock import moment
 from keystead.api.errors import FailedPrecondition, Unavailable
@@ -21,6 +21,7 @@ from keystead.kms.messages import (
     GetCryptoKeyVersionRequest,
 )
 from keystead.kms.versions import micros
+from tests.platform import LOCATION, Platform, running
 
 RING = f"{LOCATION}/keyRings/ring"
 KEY = f"{RING}/cryptoKeys/key"
@@ -231,20 +232,23 @@ def test_a_scrub_that_could_not_be_done_is_done_by_the_next_run(
     assert len(calls) == 2
 
 
-def test_a_crash_between_destruction_and_scrub_is_made_up_for(tmp_path: Path) -> None:
+def test_a_crash_between_destruction_and_scrub_is_made_up_for(platform: Platform, tmp_path: Path) -> None:
     """The first run after a start scrubs, whether or not it destroys anything."""
-    with running(tmp_path) as platform:
-        platform.schedule.run_due(platform.clock.now())
-        platform.key()
-        wrapped = wrapped_material(platform)
-        assert wrapped is not None
-        with platform.store.write() as tx:
-            tx.material.delete(FIRST)
-        assert wrapped in store_bytes(tmp_path)
-        restarted = Platform(tmp_path, platform.clock)
-        restarted.schedule.run_due(platform.clock.now())
-        assert wrapped not in store_bytes(tmp_path)
-        restarted.close()
+    platform.key()
+    wrapped = wrapped_material(platform)
+    assert wrapped is not None
+    with platform.store.write() as tx:
+        tx.material.delete(FIRST)
+    # What a crash leaves: the files as they are, the log not yet in the database.
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for name in ("store.db", "store.db-wal"):
+        shutil.copy(platform.directory / name, crashed / name)
+    shutil.copytree(platform.directory / "seal", crashed / "seal")
+    assert wrapped in store_bytes(crashed)
+    with running(crashed, platform.clock) as restarted:
+        restarted.schedule.run_due(restarted.clock.now())
+        assert wrapped not in store_bytes(crashed)
 
 
 def test_destroying_one_version_leaves_the_others(platform: Platform) -> None:

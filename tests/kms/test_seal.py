@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.platform import LOCATION, Platform, running
 
 from keystead.api.errors import Internal
 from keystead.crypto.secret import SecretBytes
@@ -16,6 +15,7 @@ from keystead.kms.rootkey import RootKey
 from keystead.kms.seals import SealError
 from keystead.kms.seals.file import FileSeal
 from keystead.store.engine import Store
+from tests.platform import LOCATION, Platform, running
 
 KEY = f"{LOCATION}/keyRings/ring/cryptoKeys/key"
 FIRST = f"{KEY}/cryptoKeyVersions/1"
@@ -169,11 +169,12 @@ def test_swapped_material_rows_do_not_open(platform: Platform) -> None:
         mine, theirs = tx.material.get(FIRST), tx.material.get(f"{other}/cryptoKeyVersions/1")
     replace_material(platform, FIRST, theirs)
     replace_material(platform, f"{other}/cryptoKeyVersions/1", mine)
-    for attempt in (
+    attempts: list[Callable[[], bytes]] = [
         lambda: platform.encrypt(KEY, b"x"),
         lambda: platform.decrypt(KEY, ciphertext),
         lambda: platform.encrypt(other, b"x"),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(Internal) as refused:
             attempt()
         assert "is damaged. Restore the store from a backup." in refused.value.message
@@ -186,7 +187,11 @@ def test_missing_material_is_told(platform: Platform) -> None:
     platform.key()
     ciphertext = platform.encrypt(KEY, b"x")
     replace_material(platform, FIRST, None)
-    for attempt in (lambda: platform.encrypt(KEY, b"x"), lambda: platform.decrypt(KEY, ciphertext)):
+    attempts: list[Callable[[], bytes]] = [
+        lambda: platform.encrypt(KEY, b"x"),
+        lambda: platform.decrypt(KEY, ciphertext),
+    ]
+    for attempt in attempts:
         with pytest.raises(Internal) as refused:
             attempt()
         assert refused.value.message == (

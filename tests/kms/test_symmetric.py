@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import google_crc32c
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.platform import CRYPTER, LOCATION, Platform
 
 from keystead.api.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from keystead.kms.messages import (
@@ -17,6 +17,7 @@ from keystead.kms.messages import (
     EncryptRequest,
     UpdateCryptoKeyPrimaryVersionRequest,
 )
+from tests.platform import CRYPTER, LOCATION, Platform
 
 KEY = f"{LOCATION}/keyRings/ring/cryptoKeys/key"
 FIRST = f"{KEY}/cryptoKeyVersions/1"
@@ -163,7 +164,7 @@ def test_the_checksum_of_nothing_is_zero_and_counts_as_sent(platform: Platform) 
 def test_a_wrong_checksum_is_refused(platform: Platform, wrong: int) -> None:
     """For each of the four fields that can carry one, whatever the number."""
     ciphertext = platform.encrypt(KEY, b"plain", b"aad")
-    attempts = [
+    attempts: list[Callable[[], Any]] = [
         lambda: encrypt(platform, plaintext_crc32c={"value": wrong}),
         lambda: encrypt(
             platform,
@@ -254,11 +255,12 @@ def test_every_enabled_version_decrypts_what_it_made(platform: Platform) -> None
 
 
 def refusal(platform: Platform, state: str, ciphertext: bytes) -> None:
-    for attempt in (
+    attempts: list[Callable[[], Any]] = [
         lambda: platform.encrypt(KEY, b"x"),
         lambda: platform.encrypt(FIRST, b"x"),
         lambda: platform.decrypt(KEY, ciphertext),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(FailedPrecondition) as refused:
             attempt()
         assert refused.value.message == f"{FIRST} is not enabled, current state is: {state}."
@@ -304,9 +306,10 @@ def test_administering_keys_is_not_using_them(platform: Platform) -> None:
     admin = "user:admin@example.com"
     platform.grant(platform.organization, admin, "roles/cloudkms.admin")
     ciphertext = platform.encrypt(KEY, b"x")
-    for attempt in (
+    attempts: list[Callable[[], Any]] = [
         lambda: platform.encrypt(KEY, b"x", principal=admin),
         lambda: platform.decrypt(KEY, ciphertext, principal=admin),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(PermissionDenied):
             attempt()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.platform import LOCATION, Platform
 
 from keystead.api.clock import moment
 from keystead.api.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -18,6 +18,7 @@ from keystead.kms.messages import (
     RestoreCryptoKeyVersionRequest,
     UpdateCryptoKeyVersionRequest,
 )
+from tests.platform import LOCATION, Platform
 
 KEY = f"{LOCATION}/keyRings/ring/cryptoKeys/key"
 FIRST = f"{KEY}/cryptoKeyVersions/1"
@@ -143,11 +144,12 @@ def test_the_refusal_of_a_transition_is_the_services_own(platform: Platform) -> 
     text = "The request cannot be fulfilled. Resource {} has value {} in field crypto_key_version.state."
     assert refused.value.message == text.format(FIRST, "ENABLED")
     platform.destroy(FIRST)
-    for attempt in (
+    attempts: list[Callable[[], Any]] = [
         lambda: platform.destroy(FIRST),
         lambda: platform.set_state(FIRST, "ENABLED"),
         lambda: platform.set_state(FIRST, "DISABLED"),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(FailedPrecondition) as refused:
             attempt()
         assert refused.value.message == text.format(FIRST, "DESTROY_SCHEDULED")
@@ -156,12 +158,13 @@ def test_the_refusal_of_a_transition_is_the_services_own(platform: Platform) -> 
 def test_a_missing_version_is_not_found(platform: Platform) -> None:
     """Whatever is done to a version that is not there is NOT_FOUND."""
     missing = f"{KEY}/cryptoKeyVersions/7"
-    for attempt in (
+    attempts: list[Callable[[], Any]] = [
         lambda: get(platform, missing),
         lambda: platform.destroy(missing),
         lambda: platform.set_state(missing, "DISABLED"),
         lambda: platform.encrypt(missing, b"x"),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(NotFound) as refused:
             attempt()
         assert refused.value.message == f"CryptoKeyVersion {missing} not found."

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+_EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
+
 
 class WouldBlock(Exception):
     """A hot function met something that is not in memory: run it again in a thread."""
@@ -51,7 +53,7 @@ class Call:
     inline: bool = False
     tx: Any = None
     resource: str = ""
-    now: dt.datetime = field(default_factory=lambda: dt.datetime.fromtimestamp(0, dt.UTC))
+    now: dt.datetime = _EPOCH
     audit: dict[str, Any] = field(default_factory=dict)
     opener: Callable[[], AbstractContextManager[Any]] | None = None
 

@@ -183,7 +183,10 @@ class Dispatcher:
     def _resource(
         self, path: str, templates: tuple[names.NameTemplate, ...], request: Any, *, inline: bool
     ) -> str:
-        name = str(fields.get_path(request, path))
+        value = fields.get_path(request, path)
+        if not isinstance(value, str):  # a list of names: the first stands for all, the function checks each
+            return self._authorizer.canonical(value[0] if value else "", inline=inline)
+        name = value
         if templates and not names.match_any(templates, name):
             raise names.malformed(path, name, templates)
         canonical = self._authorizer.canonical(name, inline=inline)
@@ -286,7 +289,8 @@ class _Outcome:
     def failed(self, error: ApiError) -> None:
         """A failure of a call whose success would have been recorded is recorded too, unless the
         function failed after its transaction was committed with its record."""
-        if self._wanted and not self._committed and not isinstance(error, WouldBlock):
+        wanted = self._wanted or isinstance(error, PermissionDenied)  # a denial always is
+        if wanted and not self._committed:
             with self._dispatcher._store.write() as tx:
                 self._record(tx, None, error)
 

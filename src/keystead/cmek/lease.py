@@ -65,8 +65,10 @@ class Lease:
             self._seen = float("-inf")
 
     def _renew(self) -> None:
+        arrived = time.monotonic()
         with self._lock:
-            while time.monotonic() - self._seen > self._max_age_s:
+            # What another thread asked after this one came is fresh enough, however long the answer took.
+            while self._seen < arrived and time.monotonic() - self._seen > self._max_age_s:
                 doubts, asked = self._doubts, time.monotonic()
                 self._ask()
                 with self._instant:

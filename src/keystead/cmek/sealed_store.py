@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +42,22 @@ class SealedObject:
     size: int
 
 
+class PartialObject:
+    """An object that is being written: `raw` is its file, unbuffered, into which `object_writer` seals."""
+
+    def __init__(self, raw: FileIO, path: Path, final: Path) -> None:
+        self.raw = raw
+        self._path = path
+        self._final = final
+
+    def commit(self) -> None:
+        """Have the object appear, safe from a crash; what was there under its name is replaced. To be called
+        once its writer, in whatever process, has completed the file. Raises OSError."""
+        os.fsync(self.raw.fileno())
+        self._path.rename(self._final)
+        _sync_directory(self._final.parent)
+
+
 class SealedStore:
     """The sealed objects of a service, under one directory."""
 
@@ -60,6 +77,16 @@ class SealedStore:
 
         Raises OSError (a full disk) and KeyUnavailableError.
         """
+        with self.partial(generation, name) as partial:
+            with object_writer(partial.raw, lease, resource, generation, name) as writer:
+                yield writer
+            if not writer.aborted:
+                partial.commit()
+
+    @contextmanager
+    def partial(self, generation: str, name: str) -> Iterator[PartialObject]:
+        """The file of a new object, to be filled by whoever has the lease, maybe another process. Nothing is
+        left of it after the block unless it was committed."""
         path = self._path(generation, name)
         self._make_directory(path.parent)
         # A name of its own for every attempt: two writers of one object do not write into each other's file.
@@ -67,12 +94,7 @@ class SealedStore:
         try:
             with partial.open("xb", buffering=0) as raw:
                 partial.chmod(0o600)
-                with SealedWriter(raw, lease.key, _context(resource, generation, name)) as writer:
-                    yield writer
-                os.fsync(raw.fileno())
-            if not writer.aborted:
-                partial.rename(path)
-                _sync_directory(path.parent)
+                yield PartialObject(raw, partial, path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -121,6 +143,11 @@ class SealedStore:
             if not _ID.fullmatch(part) or part.endswith(_PARTIAL):
                 raise ValueError(f"not a name for a sealed object: {part[:40]!r}")
         return self._root / generation / name
+
+
+def object_writer(raw: FileIO, lease: Lease, resource: str, generation: str, name: str) -> SealedWriter:
+    """Seals an object into its file, which stays open; `SealedStore.open` reads it by the same names."""
+    return SealedWriter(raw, lease.key, _context(resource, generation, name))
 
 
 def _context(resource: str, generation: str, name: str) -> bytes:

@@ -73,7 +73,7 @@ def assemble(
         CreateInstance(store, clock, customer),
         UpdateInstance(store, clock),
         DeleteInstance(store, clock, customer),
-        ImportDataset(store, clock, customer, sources, datasets.read),
+        ImportDataset(store, clock, customer, files, sources, read=datasets.read),
         UpdateDataset(datasets),
         DeleteDataset(customer),
         ImportRegisteredParties(store, clock, customer, sources, minimum=minimum_registration),

@@ -16,8 +16,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, Literal, Protocol
 
 import orjson
 import pyarrow as pa
@@ -45,9 +44,20 @@ def leaves(fields: Sequence[Field], prefix: str = "") -> dict[str, Field]:
     return found
 
 
-def header(path: Path) -> list[str]:
+class Part(Protocol):
+    """A file of an input table: a path is one; another process may be given only the file behind it."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+
+    def open(self, mode: Literal["rb"], /) -> BinaryIO:
+        """The file, anew and from its start; the caller closes it. Raises OSError."""
+
+
+def header(part: Part) -> list[str]:
     """The column names of the file's first line. Raises OSError, UnicodeError or csv.Error."""
-    with path.open("rb") as file:
+    with part.open("rb") as file:
         # Bounded: a file without a line break must not be read whole to find that out.
         line = file.readline(_MAX_HEADER_BYTES)
     return next(csv.reader([line.decode("utf-8-sig")]), [])
@@ -70,24 +80,25 @@ def _nested_type(field: Field, prefix: str, given: set[str]) -> Any | None:
     return pa.struct(present) if present else None
 
 
-def read(path: Path, table: TableSchema) -> Iterator[Any]:
+def read(part: Part, table: TableSchema) -> Iterator[Any]:
     """Record batches of the nested columns of `table` that the file has, a few MiB at a time.
 
     Raises DatasetValidationError for text that is not of its column's type, and for what is no CSV; lets
     OSError through. Never names a value.
     """
-    names = header(path)
+    names = header(part)
     known = leaves(table.fields)
     wanted = [name for name in names if name in known]
-    reader = _next_or_refuse(lambda: _open(path, wanted, known), table, names)
-    while (flat := _next_or_refuse(lambda: next(reader, None), table, names)) is not None:
-        if flat.num_rows:
-            yield _nest(table, flat)
+    with part.open("rb") as file:
+        reader = _next_or_refuse(lambda: _open(file, wanted, known), table, names)
+        while (flat := _next_or_refuse(lambda: next(reader, None), table, names)) is not None:
+            if flat.num_rows:
+                yield _nest(table, flat)
 
 
-def _open(path: Path, wanted: list[str], known: Mapping[str, Field]) -> Any:
+def _open(file: BinaryIO, wanted: list[str], known: Mapping[str, Field]) -> Any:
     return pacsv.open_csv(
-        path,
+        file,
         read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(

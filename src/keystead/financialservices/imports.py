@@ -1,7 +1,8 @@
 """The import of a dataset: every input table checked, and kept as a sealed file of the instance.
 
-SECURITY: customer data goes from the input through memory into sealed files. The operation's row holds no
-more than the generation of the files; its error names tables, columns and counts, never a value.
+SECURITY: customer data goes from the input through the memory of a child process into sealed files; this
+process opens those files and reads none of it. The operation's row holds no more than the generation of the
+files; its error names tables, columns and counts, never a value.
 
 The import is run from the start each time: it first removes what an interrupted run left. Nothing of it can
 be read before the one transaction that makes the dataset ACTIVE.
@@ -9,23 +10,32 @@ be read before the one transaction that makes the dataset ACTIVE.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final
 
 from keystead.api.clock import Clock
-from keystead.api.errors import InvalidArgument, NotFound
+from keystead.api.errors import NotFound
 from keystead.api.operations import Task
+from keystead.cmek.child import run_child
 from keystead.cmek.lease import Lease
+from keystead.cmek.sealed_store import SealedStore
 from keystead.financialservices import lifecycle
 from keystead.financialservices.customer_data import Body, CustomerData, StoredFile, alias_of
-from keystead.financialservices.digests import JoinKeys
-from keystead.financialservices.failures import DatasetValidationError, ValidationFailure
-from keystead.financialservices.ingest import ingest
+from keystead.financialservices.flatcsv import Part
+from keystead.financialservices.import_child import ImportJob, TableJob
 from keystead.financialservices.messages import Dataset
 from keystead.financialservices.service import DATASETS
 from keystead.financialservices.sources import TableNotFoundError, TableSource, TableSources
-from keystead.financialservices.tables import TABLES, TableSchema
+from keystead.financialservices.tables import TABLES
 from keystead.store.collection import Stored
+
+log = logging.getLogger(__name__)
+
+CHILD: Final = "keystead.financialservices.import_child"
 
 
 def object_name(table: str) -> str:
@@ -43,12 +53,15 @@ class ImportDataset:
         store: Any,
         clock: Clock,
         customer: CustomerData,
+        files: SealedStore,
         sources: TableSources,
+        *,
         read: Callable[[str], Dataset],
     ) -> None:
         self._store = store
         self._clock = clock
         self._customer = customer
+        self._files = files
         self._sources = sources
         self._read = read
 
@@ -84,41 +97,30 @@ class ImportDataset:
         """All tables, or every check that failed in any of them."""
         specs = Dataset.FromString(body.message).table_specs
         sources = {table: self._source(table, specs[table]) for table in TABLES if table in specs}
-        keys, files = JoinKeys(), []
-        failures: list[ValidationFailure] = []
-
-        def check() -> None:
-            task.check()
-            lease.key()
-
-        for table, source in sources.items():
-            try:
-                files.append(
-                    self._table(TABLES[table], source, lease, name, body.generation, keys=keys, check=check)
-                )
-            except DatasetValidationError as error:
-                failures += error.failures
-        if failures := failures or keys.failures():
-            refused = DatasetValidationError(failures)
-            raise InvalidArgument(refused.message, *refused.details)
-        return files
-
-    def _table(
-        self,
-        table: TableSchema,
-        source: TableSource,
-        lease: Lease,
-        name: str,
-        generation: str,
-        *,
-        keys: JoinKeys,
-        check: Callable[[], None],
-    ) -> StoredFile:
-        file = object_name(table.name)
-        with self._customer.create_file(lease, name, generation, file) as out:
-            report = ingest(table, source, out, check=check, keys=keys)
-            size = out.tell()
-        return StoredFile(file, out.file_id, size, report.rows)
+        tables = [
+            TableJob(table, object_name(table), source.file_format, [part.name for part in source.parts])
+            for table, source in sources.items()
+        ]
+        job = ImportJob(name, body.generation, tables)
+        with ExitStack() as open_files:
+            partials = [
+                open_files.enter_context(self._files.partial(body.generation, table.object))
+                for table in tables
+            ]
+            found = run_child(
+                CHILD,
+                job.encode(),
+                lease,
+                files=[
+                    *(partial(os.dup, made.raw.fileno()) for made in partials),
+                    *(partial(open_part, part) for source in sources.values() for part in source.parts),
+                ],
+                check=task.check,
+                progress=note_progress,
+            )
+            for made in partials:
+                made.commit()
+        return [StoredFile(file, bytes.fromhex(file_id), size, rows) for file, file_id, size, rows in found]
 
     def _source(self, table: str, spec: str) -> TableSource:
         """The input of a table. The error is kept in clear with the operation: it does not quote the spec."""
@@ -126,6 +128,17 @@ class ImportDataset:
             return self._sources.resolve(spec)
         except TableNotFoundError:
             raise NotFound(f"Not found: the input table given as '{table}' in table_specs.") from None
+
+
+def open_part(part: Part) -> int:
+    """A descriptor of a part of an input table, to be read only. Raises OSError."""
+    with part.open("rb") as file:
+        return os.dup(file.fileno())
+
+
+def note_progress(progress: Any) -> None:
+    """Told by the child process after each batch: `[table, rows so far]`."""
+    log.debug("imported %s: %s rows so far", *progress)
 
 
 def _announced(tx: Any, name: str, generation: str) -> Stored:

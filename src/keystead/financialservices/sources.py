@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 from keystead.api.errors import InvalidArgument, NotFound
 from keystead.financialservices import flatcsv
 from keystead.financialservices.failures import DatasetValidationError, Reason, failure, unreadable
+from keystead.financialservices.flatcsv import Part
 from keystead.financialservices.tables import TableSchema
 from keystead.financialservices.validation import check_shape
 
@@ -56,16 +57,17 @@ class TableNotFoundError(NotFound):
 
 @dataclass(frozen=True)
 class TableSource:
-    """One input table: `parts` are regular files below the root, read in order."""
+    """One input table: `parts` are regular files, read in order. Those that `TableSources` finds are paths
+    below the root."""
 
     uri: str
-    parts: tuple[Path, ...]
+    parts: tuple[Part, ...]
     file_format: Literal["parquet", "csv"]
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the files as they lie there, compressed or not."""
-        return sum(part.stat().st_size for part in self.parts)
+        return sum(map(_size, self.parts))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -97,12 +99,12 @@ class TableSource:
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     yield batch.slice(start, BATCH_ROWS)
 
-    def _names(self, part: Path, table: str) -> tuple[str, ...]:
+    def _names(self, part: Part, table: str) -> tuple[str, ...]:
         if self.file_format == "csv":
             return tuple(_attempt(lambda: flatcsv.header(part), part, table))
-        return tuple(_attempt(lambda: pq.read_schema(part), part, table).names)
+        return tuple(_attempt(lambda: _read_schema(part), part, table).names)
 
-    def _part_schema(self, part: Path, table: TableSchema) -> Any:
+    def _part_schema(self, part: Part, table: TableSchema) -> Any:
         names = self._names(part, table.name)
         known = set(flatcsv.leaves(table.fields)) if self.file_format == "csv" else set(table.columns)
         twice = [name for name, count in Counter(names).items() if count > 1 and name in known]
@@ -113,23 +115,33 @@ class TableSource:
             )
         if self.file_format == "csv":
             return flatcsv.nested_schema(table, names)
-        schema = _attempt(lambda: pq.read_schema(part), part, table.name)
+        schema = _attempt(lambda: _read_schema(part), part, table.name)
         return pa.schema([(name, schema.field(name).type) for name in names if name in known])
 
 
-def _read_parquet(part: Path, table: TableSchema) -> Iterator[Any]:
+def _size(part: Part) -> int:
+    with part.open("rb") as file:
+        return file.seek(0, os.SEEK_END)
+
+
+def _read_schema(part: Part) -> Any:
+    with part.open("rb") as file:
+        return pq.read_schema(file)
+
+
+def _read_parquet(part: Part, table: TableSchema) -> Iterator[Any]:
     # A buffer size turns on streaming of column chunks: a row group larger than memory is read by pages.
-    with pq.ParquetFile(part, buffer_size=1 << 20, pre_buffer=False) as file:
+    with part.open("rb") as raw, pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False) as file:
         wanted = [name for name in file.schema_arrow.names if name in table.columns]
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
 
 
-def _guarded(batches: Iterator[Any], part: Path, table: str) -> Iterator[Any]:
+def _guarded(batches: Iterator[Any], part: Part, table: str) -> Iterator[Any]:
     while (batch := _attempt(lambda: next(batches, None), part, table)) is not None:
         yield batch
 
 
-def _attempt(act: Callable[[], Any], part: Path, table: str) -> Any:
+def _attempt(act: Callable[[], Any], part: Part, table: str) -> Any:
     """`act()`, with whatever a reader says about the file replaced by a failure that quotes nothing."""
     refusal: DatasetValidationError
     try:

@@ -1,4 +1,4 @@
-"""The gRPC listener: every RPC of the registry behind one generic handler.
+"""The gRPC listener: every RPC of the registry, on one grpc.aio server.
 
 SECURITY: the caller is who the `authorization` metadata proves, nothing else; no message, token or other
 metadata is ever logged, and the text of an unexpected exception never reaches the caller.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -61,12 +62,8 @@ class GrpcListener:
                 ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
             ]
         )
-        self._server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(service, handlers)
-                for service, handlers in self._handlers(registry).items()
-            ]
-        )
+        for service, handlers in self._handlers(registry).items():
+            self._server.add_registered_method_handlers(service, handlers)
 
     async def start(self, host: str, port: int, tls: tuple[Path, Path] | None = None) -> int:
         """Listen, and return the port (that was taken, if 0 was asked for).
@@ -165,6 +162,7 @@ async def _abort(context: Any, error: ApiError) -> Any:
     await context.abort(_CODES[error.code], text, trailers)
 
 
+@lru_cache(maxsize=1024)
 def _address(peer: str) -> str:
     """The IP address of a grpcio peer (`ipv4:127.0.0.1:4711`, `ipv6:%5B::1%5D:4711`, `unix:`)."""
     kind, _, rest = peer.partition(":")

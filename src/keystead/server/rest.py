@@ -20,7 +20,8 @@ import math
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import uvicorn
@@ -54,6 +55,9 @@ _ALLOW = (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _OVERRIDES = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 _DRAIN = 8  # how many times the limit is read and thrown away, so that the client gets to see the answer
 _USER_AGENT = 1024
+_HEALTH = frozenset({b"/healthz", b"/readyz"})
+_ROUTES = 4096  # paths remembered, of at most this length: clients ask for the same few again and again
+_ROUTE_LENGTH = 512
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,7 @@ class _Disconnected(Exception):
     """The client left before its request was complete: nobody is there to answer."""
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -116,6 +119,7 @@ class RestApp:
         self._prefixes = frozenset(s.prefix for s in registry.services if not s.at_root)
         self._roots = tuple(s.prefix for s in registry.services if s.at_root)
         self._hosts = {f"{s.prefix}.{universe}": s.prefix for s in registry.services}
+        self._route = lru_cache(maxsize=_ROUTES)(self._find)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -148,21 +152,21 @@ class RestApp:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive) -> _Answer:
-        verb = scope["method"]
-        host = self._host(headers)
-        path = scope["raw_path"].decode("latin-1")
-        if verb == "OPTIONS":
-            return _Answer(200, b"{}", (_ALLOW,))
-        if path in {"/healthz", "/readyz"} and verb in {"GET", "HEAD"}:
-            status, report = self._health.live() if path == "/healthz" else await self._health.ready()
-            return _Answer(status, orjson.dumps(report))
+        verb, path = scope["method"], scope["raw_path"]
+        if verb != "POST":
+            if verb == "OPTIONS":
+                return _Answer(200, b"{}", (_ALLOW,))
+            if path in _HEALTH and verb in {"GET", "HEAD"}:
+                status, report = self._health.live() if path == b"/healthz" else await self._health.ready()
+                return _Answer(status, orjson.dumps(report))
         body = await _read(receive, headers, self._limits.max_body)
         query = scope["query_string"]
         if verb == "HEAD":
             verb = "GET"
         elif verb == "POST" and b"x-http-method-override" in headers:
             verb, query, body = _overridden(headers, query, body)
-        match = self._find(verb, path, host)
+        find = self._route if len(path) <= _ROUTE_LENGTH else self._find
+        match = find(verb, path, headers.get(b"host", b""))
         if match is None:
             raise NotFound("Method not found.")
         return await self._call(match, headers, scope, query, body)
@@ -196,8 +200,10 @@ class RestApp:
             200, jsonpb.dumps(response, enum_numbers=enum_numbers), compressible=not method.spec.hot
         )
 
-    def _find(self, verb: str, path: str, host: str) -> Match | None:
-        named = self._hosts.get(host)
+    def _find(self, verb: str, raw_path: bytes, host: bytes) -> Match | None:
+        """The RPC of a path, asked for under a host name. Raises PermissionDenied for a foreign one."""
+        path = raw_path.decode("latin-1")
+        named = self._hosts.get(self._host(host.decode("latin-1").lower()))
         if named is not None:
             return self._router.find(named, verb, path)
         head, _, rest = path[1:].partition("/")
@@ -209,9 +215,8 @@ class RestApp:
                 return found
         return None
 
-    def _host(self, headers: Headers) -> str:
-        """The host name that was asked for, without its port. Raises PermissionDenied for a foreign one."""
-        host = headers.get(b"host", b"").decode("latin-1").lower()
+    def _host(self, host: str) -> str:
+        """A host name without its port. Raises PermissionDenied for one that is not this server's."""
         if not host.endswith("]"):
             name, colon, _ = host.rpartition(":")
             host = name if colon else host

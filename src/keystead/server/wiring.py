@@ -257,8 +257,9 @@ class _Agents:
                 found = self._projects.get(tx, project)
             if found is None:
                 raise FailedPrecondition(
-                    f"Project {project} has no service identity of {service.name} yet. Create it and grant it "
-                    f"the key: gcloud beta services identity create --service={service.name} --project={project}"
+                    f"Project {project} has no service identity of {service.name} yet. Create it, and grant "
+                    f"it the key: gcloud beta services identity create --service={service.name} "
+                    f"--project={project}"
                 )
             self._numbers[project] = number_of(found)
         return agent_email(self._numbers[project], service.prefix)
