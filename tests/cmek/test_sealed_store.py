@@ -292,6 +292,9 @@ def test_files_cannot_be_exchanged(sealed: SealedStore, lease: Lease, scene: Sce
     with pytest.raises(CryptoError):
         read(sealed, lease, first, "a", of=OTHER)
     assert read(sealed, lease, first, "a") == b"first a"
+    shutil.copy(root / first / "a", root / first / "b")
+    with pytest.raises(CryptoError):
+        read(sealed, lease, first, "b")
 
 
 def test_an_older_file_of_the_same_object_is_noticed(

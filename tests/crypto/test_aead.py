@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
@@ -286,3 +288,41 @@ def test_a_wiped_key_cannot_be_wrapped() -> None:
         wrap_key(SecretBytes(KEY), gone, b"")
     with pytest.raises(CryptoError):
         wrap_key(gone, SecretBytes(KEY), b"")
+
+
+def nonces(aead: Aead, count: int) -> list[bytes]:
+    return [aead.seal(b"", b"")[:24] for _ in range(count)]
+
+
+def test_no_nonce_is_given_out_twice_to_threads() -> None:
+    """Threads that seal with one cipher at the same time never share a nonce."""
+    aead = Aead(SecretBytes(bytes(32)))
+    with ThreadPoolExecutor(8) as threads:
+        drawn = [nonce for part in threads.map(lambda _: nonces(aead, 500), range(16)) for nonce in part]
+    assert len(set(drawn)) == len(drawn) == 8000
+
+
+def test_no_nonce_is_given_out_twice_across_a_fork() -> None:
+    """What was drawn before a fork is used by the parent only: a shared nonce would betray both messages."""
+    aead = Aead(SecretBytes(bytes(32)))
+    nonces(aead, 3)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b"".join(nonces(aead, 100)))
+        os._exit(0)
+    os.close(writing)
+    theirs = b""
+    while piece := os.read(reading, 4096):
+        theirs += piece
+    os.close(reading)
+    os.waitpid(child, 0)
+    mine = nonces(aead, 300)
+    assert len(theirs) == 2400
+    assert not set(mine) & {theirs[at : at + 24] for at in range(0, len(theirs), 24)}
+
+
+def test_every_message_key_is_fresh_after_its_turn() -> None:
+    """The first half of the nonce, from which the message key is derived, changes every 256 messages."""
+    halves = [nonce[:12] for nonce in nonces(Aead(SecretBytes(bytes(32))), 1024)]
+    assert len(set(halves)) == 4

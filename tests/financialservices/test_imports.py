@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from google.longrunning import operations_pb2
 from google.rpc import error_details_pb2
 
 from keystead.api.errors import Cancelled, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from keystead.crypto.sealed_file import SealedWriter
+from keystead.cmek.sealed_store import PartialObject, SealedStore
 from keystead.financialservices import imports
 from keystead.financialservices import messages as m
 from tests.financialservices.aml_world import DATASET, INSTANCE, TABLES, World, aml, error_of_call
@@ -80,18 +79,19 @@ def test_a_missing_input_table_is_named_by_its_key_only(world: World) -> None:
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENOSPC while a sealed file is written: RESOURCE_EXHAUSTED that says what to do, and nothing."""
+    """ENOSPC while a sealed file is written: RESOURCE_EXHAUSTED that says what to do, no resource, no file."""
     world.instance()
     specs = world.sample_tables()
-    original = SealedWriter._put
+    original = SealedStore.partial
 
-    def full(self: SealedWriter, data: memoryview) -> None:
-        if len(data) > 1000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(self, data)
+    @contextmanager
+    def full(self: SealedStore, generation: str, name: str) -> Iterator[PartialObject]:
+        with original(self, generation, name) as partial, open("/dev/full", "wb", buffering=0) as raw:
+            partial.raw = raw
+            yield partial
 
     with monkeypatch.context() as patched:
-        patched.setattr(SealedWriter, "_put", full)
+        patched.setattr(SealedStore, "partial", full)
         operation = world.create_dataset(specs)
         error = error_of_call(lambda: world.end(operation))
     assert isinstance(error, ResourceExhausted)
@@ -100,18 +100,18 @@ def test_a_full_disk_is_said_and_nothing_is_left(world: World, monkeypatch: pyte
 
 
 class Gate:
-    """Holds an import after its first table until a test has done something."""
+    """Holds an import after its first table until a test has done something: its child waits for an input."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
-        self._ingest = imports.ingest
-        monkeypatch.setattr(imports, "ingest", self)
+        self._open_part = imports.open_part
+        monkeypatch.setattr(imports, "open_part", self)
 
-    def __call__(self, table: Any, source: Any, sink: Any, **options: Any) -> Any:
-        if table.name != "party":
+    def __call__(self, part: Any) -> int:
+        if not part.name.startswith("party."):
             self.reached.set()
             assert self.opened.wait(60)
-        return self._ingest(table, source, sink, **options)
+        return self._open_part(part)
 
 
 def during_import(world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object]) -> Exception:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from keystead.api.errors import ApiError, FailedPrecondition, NotFound, PermissionDenied
+from keystead.kms import lifecycle
 from keystead.kms.keycache import KeyCache, UsableVersion
 from keystead.kms.messages import (
     CreateCryptoKeyVersionRequest,
@@ -19,6 +20,7 @@ from keystead.kms.messages import (
     EncryptRequest,
     UpdateCryptoKeyPrimaryVersionRequest,
 )
+from keystead.kms.service import VERSIONS
 from tests.platform import CRYPTER, LOCATION, OWNER, Platform
 
 KEY = f"{LOCATION}/keyRings/ring/cryptoKeys/key"
@@ -154,6 +156,17 @@ def test_a_new_primary_is_used_by_the_very_next_call(platform: Platform) -> None
     assert encrypt(platform).name == FIRST
     rotate(platform)
     assert encrypt(platform).name == f"{KEY}/cryptoKeyVersions/2"
+
+
+def test_a_change_that_no_event_tells_of_is_seen_too(platform: Platform) -> None:
+    """Whoever writes to the store moves its epoch, and that alone makes the next call read anew."""
+    encrypt(platform)
+    with platform.store.write() as tx:
+        stored = VERSIONS.require(tx, FIRST)
+        lifecycle.enable_or_disable(stored.message, lifecycle.DISABLED)
+        VERSIONS.update(tx, stored)
+    with pytest.raises(FailedPrecondition):
+        encrypt(platform)
 
 
 def test_a_denial_is_recorded_even_when_all_is_warm(platform: Platform) -> None:

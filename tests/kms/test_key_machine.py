@@ -74,8 +74,9 @@ class KeyMachine(RuleBasedStateMachine):
         self.messages: list[Message] = []
 
     @initialize()
-    def make_ring(self) -> None:
+    def begin(self) -> None:
         self.platform.ring()
+        self.create_key("a", skip=False, period=None, destroy_days=6)
 
     def teardown(self) -> None:
         self.platform.close()
@@ -134,8 +135,20 @@ class KeyMachine(RuleBasedStateMachine):
             self.keys[key_id].versions.append(ModelVersion())
             assert made.name == _version(key_id, len(self.keys[key_id].versions))
 
-    @rule(key_id=key_ids, number=numbers)
-    def set_primary(self, key_id: str, number: int) -> None:
+    def draw_version(self, data: st.DataObject, *states: str) -> tuple[str, int]:
+        """A version: mostly one in a state that makes the call interesting, at times any, or none at all."""
+        found = [
+            (key_id, number)
+            for key_id, key in self.keys.items()
+            for number, version in enumerate(key.versions, 1)
+            if version.state in states
+        ]
+        anything = st.tuples(key_ids, numbers)
+        return data.draw(st.sampled_from(found) | st.sampled_from(found) | anything if found else anything)
+
+    @rule(data=st.data())
+    def set_primary(self, data: st.DataObject) -> None:
+        key_id, number = self.draw_version(data, "ENABLED", "DISABLED")
         there = self.found(key_id, number) is not None
         request = UpdateCryptoKeyPrimaryVersionRequest(name=_key(key_id), crypto_key_version_id=str(number))
         self.expect(None if there else NotFound, self.call("UpdateCryptoKeyPrimaryVersion", request))
@@ -157,16 +170,18 @@ class KeyMachine(RuleBasedStateMachine):
             self.keys[key_id].period = None if period is None else period * DAY
             self.keys[key_id].next_rotation = None if period is None else self.now + period * DAY
 
-    @rule(key_id=key_ids, number=numbers, state=st.sampled_from(["ENABLED", "DISABLED"]))
-    def enable_or_disable(self, key_id: str, number: int, state: str) -> None:
+    @rule(data=st.data(), state=st.sampled_from(["ENABLED", "DISABLED"]))
+    def enable_or_disable(self, data: st.DataObject, state: str) -> None:
+        key_id, number = self.draw_version(data, "ENABLED", "DISABLED")
         version = self.found(key_id, number)
         refusal = _unless(version, "ENABLED", "DISABLED")
         self.expect(refusal, lambda: self.platform.set_state(_version(key_id, number), state))
         if version is not None and refusal is None:
             version.state = state
 
-    @rule(key_id=key_ids, number=numbers)
-    def destroy(self, key_id: str, number: int) -> None:
+    @rule(data=st.data())
+    def destroy(self, data: st.DataObject) -> None:
+        key_id, number = self.draw_version(data, "ENABLED", "DISABLED")
         version = self.found(key_id, number)
         refusal = _unless(version, "ENABLED", "DISABLED")
         self.expect(refusal, lambda: self.platform.destroy(_version(key_id, number)))
@@ -174,8 +189,9 @@ class KeyMachine(RuleBasedStateMachine):
             version.state = "DESTROY_SCHEDULED"
             version.destroy_time = self.now + self.keys[key_id].destroy_after
 
-    @rule(key_id=key_ids, number=numbers)
-    def restore(self, key_id: str, number: int) -> None:
+    @rule(data=st.data())
+    def restore(self, data: st.DataObject) -> None:
+        key_id, number = self.draw_version(data, "DESTROY_SCHEDULED")
         version = self.found(key_id, number)
         refusal = _unless(version, "DESTROY_SCHEDULED")
         request = RestoreCryptoKeyVersionRequest(name=_version(key_id, number))
@@ -184,7 +200,7 @@ class KeyMachine(RuleBasedStateMachine):
             version.state = "DISABLED"
             version.destroy_time = None
 
-    @rule(hours=st.integers(1, 240))
+    @rule(hours=st.integers(1, 72))
     def let_time_pass(self, hours: int) -> None:
         self.platform.clock.advance(dt.timedelta(hours=hours))
         changes = 0

@@ -13,6 +13,8 @@ from google.protobuf.message import Message
 
 def get_path(message: Message, path: str) -> Any:
     """The value at a path (defaults for what is unset)."""
+    if "." not in path:
+        return getattr(message, path)
     value: Any = message
     for part in path.split("."):
         value = getattr(value, part)
@@ -21,6 +23,9 @@ def get_path(message: Message, path: str) -> Any:
 
 def set_path(message: Message, path: str, value: Any) -> None:
     """Set a scalar at a path."""
+    if "." not in path:
+        setattr(message, path, value)
+        return
     *parents, last = path.split(".")
     holder: Any = message
     for part in parents:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from keystead.api.errors import InvalidArgument, bad_field
 
@@ -21,6 +22,10 @@ AIP_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 PROJECT_ID = re.compile(r"[a-z](?:[a-z0-9:.-]{0,61}[a-z0-9])?")
 # What may stand in any segment: no control characters, blanks, slashes or percent signs.
 _SEGMENT = r"[^/\s%?#\x00-\x1f]{1,256}"
+
+
+# Hot calls name the same few keys again and again; longer names than any real one are not worth keeping.
+_REMEMBERED_LENGTH = 512
 
 
 class NameTemplate:
@@ -55,7 +60,14 @@ class NameTemplate:
 
 def match_any(templates: Sequence[NameTemplate], name: str) -> bool:
     """Whether a name has one of the shapes."""
-    return any(template.match(name) is not None for template in templates)
+    if len(name) > _REMEMBERED_LENGTH:
+        return any(template.match(name) is not None for template in templates)
+    return any(_matches(template, name) for template in templates)
+
+
+@lru_cache(maxsize=8192)
+def _matches(template: NameTemplate, name: str) -> bool:
+    return template.match(name) is not None
 
 
 def malformed(field: str, name: str, templates: Sequence[NameTemplate]) -> InvalidArgument:

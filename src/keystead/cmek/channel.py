@@ -33,6 +33,8 @@ MAX_JOB: Final = 64 << 20
 MAX_ANSWER: Final = 1 << 20
 _HEADER: Final = struct.Struct(">BI")
 _NUMBER: Final = struct.Struct(">I")
+_RIGHTS: Final = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+_RIGHTS_SIZE: Final = socket.CMSG_LEN(array.array("i").itemsize)
 
 T = TypeVar("T")
 
@@ -81,8 +83,7 @@ class Channel:
     def send(self, kind: Kind, payload: BytesLike = b"", descriptor: int | None = None) -> None:
         """Send a frame; `descriptor` stays open here. Raises ChannelClosedError."""
         header = _HEADER.pack(kind, len(payload))
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor or 0]))
-        ancillary = [] if descriptor is None else [rights]
+        ancillary = [] if descriptor is None else [(*_RIGHTS, array.array("i", [descriptor]))]
         sent = self._patiently(self._sock.sendmsg, [header], ancillary)
         for part in (memoryview(header)[sent:], memoryview(payload)):
             rest = part
@@ -114,10 +115,11 @@ class Channel:
     def _receive_some(self, view: memoryview, descriptors: list[int] | None) -> int:
         if descriptors is None:
             return self._sock.recv_into(view)
-        data, received, _, _ = socket.recv_fds(self._sock, len(view), 1, socket.MSG_CMSG_CLOEXEC)
-        view[: len(data)] = data
-        descriptors += received
-        return len(data)
+        count, ancillary, _, _ = self._sock.recvmsg_into([view], _RIGHTS_SIZE, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, data in ancillary:
+            if (level, kind) == _RIGHTS:
+                descriptors += array.array("i", data)
+        return count
 
     def _patiently(self, act: Callable[..., T], *arguments: Any) -> T:
         while True:

@@ -16,6 +16,7 @@ import ctypes
 import os
 import resource
 import signal
+from pathlib import Path
 
 UNPRIVILEGED: int = 65534
 """User and group `nobody`, the overflow ids of the kernel: they own no file."""
@@ -39,7 +40,7 @@ def confine(parent: int) -> None:
     os.umask(0o077)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _hold(parent)
-    for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 (names only, as cheap as can be)
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if descriptor > 2:
             with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
                 os.close(descriptor)

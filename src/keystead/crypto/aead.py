@@ -15,6 +15,8 @@ with it. Owns no message format beyond `nonce || ciphertext || tag`, and no call
 
 from __future__ import annotations
 
+import os
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -41,6 +43,9 @@ _HALF = NONCE_SIZE // 2
 _BLOCKS = int.from_bytes(b"\x00\x01X\x00" + bytes(12) + b"\x00\x02X\x00" + bytes(12), "big")
 # Multiplying by this puts one 16-byte block into both halves of a 32-byte integer.
 _TWICE = (1 << 128) | 1
+# How many messages share the first half of their nonce, hence a derived key. Their second halves are random,
+# and drawn together; AES-256-GCM with random 96-bit nonces is safe up to 2^32 messages (SP 800-38D 8.3).
+_TURN = 256
 # update_into demands room for one block less one byte beyond its output.
 _SUBKEY_BUFFER = KEY_SIZE + 15
 
@@ -51,13 +56,39 @@ def _new_block(key: memoryview) -> CipherContext:
     return Cipher(AES(key), ECB()).encryptor()  # noqa: S305  # see the line above
 
 
+_process = object()
+"""Another object in every process: what was drawn before a fork is never used after it."""
+
+
+def _forked() -> None:
+    global _process
+    _process = object()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class _Turn:
+    """Nonces for the next messages of a cipher, each given out once, whichever thread asks."""
+
+    __slots__ = ("cipher", "first", "halves", "process")
+
+    def __init__(self, aead: Aead) -> None:
+        self.process = _process
+        drawn = random_bytes(_HALF * (_TURN + 1))
+        self.first = drawn[:_HALF]
+        self.cipher = aead.message_cipher(self.first)
+        # A list's iterator hands out each element once, also to threads that ask at the same time.
+        self.halves = iter([drawn[at : at + _HALF] for at in range(_HALF, len(drawn), _HALF)])
+
+
 class Aead:
     """XAES-256-GCM under one key.
 
     Safe to share between threads; costs a few microseconds per short message.
     """
 
-    __slots__ = ("_state",)
+    __slots__ = ("_state", "_turn")
 
     def __init__(self, key: SecretBytes) -> None:
         """Expand `key` (32 bytes, else ValueError); the caller may wipe its copy.
@@ -73,6 +104,7 @@ class Aead:
         k1 = doubled ^ 0x87 if zero >> 127 else doubled
         # One attribute, read once per message: another thread's `wipe` is then seen whole or not at all.
         self._state: tuple[CipherContext, int] | None = (block, _BLOCKS ^ (k1 * _TWICE))
+        self._turn: _Turn | None = None
 
     @classmethod
     def of(cls, key: SecretBytes) -> Aead:
@@ -89,15 +121,19 @@ class Aead:
 
     def seal(self, plaintext: BytesLike, aad: BytesLike) -> bytes:
         """`nonce (24, fresh random) || ciphertext || tag (16)`; `aad` is authenticated but not contained."""
-        nonce = random_bytes(NONCE_SIZE)
-        return nonce + self._message_cipher(nonce).encrypt(nonce[_HALF:], plaintext, aad)
+        turn = self._turn
+        second = None if turn is None or turn.process is not _process else next(turn.halves, None)
+        if turn is None or second is None:
+            self._turn = turn = _Turn(self)
+            second = next(turn.halves)
+        return turn.first + second + turn.cipher.encrypt(second, plaintext, aad)
 
     def open(self, sealed: BytesLike, aad: BytesLike) -> bytes:
         """The plaintext of what `seal` made under this key and `aad`; DecryptionError for anything else."""
         if len(sealed) < SEAL_OVERHEAD:
             raise DecryptionError
         view = memoryview(sealed)
-        cipher = self._message_cipher(view[:NONCE_SIZE])
+        cipher = self.message_cipher(view[:NONCE_SIZE])
         try:
             return cipher.decrypt(view[_HALF:NONCE_SIZE], view[NONCE_SIZE:], aad)
         except InvalidTag:
@@ -110,7 +146,7 @@ class Aead:
         view = memoryview(sealed)
         key = bytearray(len(sealed) - SEAL_OVERHEAD)
         decrypt_into(
-            self._message_cipher(view[:NONCE_SIZE]),
+            self.message_cipher(view[:NONCE_SIZE]),
             view[_HALF:NONCE_SIZE],
             view[NONCE_SIZE:],
             aad,
@@ -121,8 +157,9 @@ class Aead:
     def wipe(self) -> None:
         """Drop OpenSSL's copy of the key; every later call raises SecretWipedError."""
         self._state = None
+        self._turn = None
 
-    def _message_cipher(self, nonce: BytesLike) -> AESGCM:
+    def message_cipher(self, nonce: BytesLike) -> AESGCM:
         """AES-256-GCM under the key derived from the first nonce half (C2SP, steps 3 to 5)."""
         state = self._state
         if state is None:

@@ -27,6 +27,7 @@ from keystead.kms.versions import require_purpose
 _API = "google.cloud.kms.v1.KeyManagementService"
 MAX_BYTES = 64 * 1024
 _MAX_CIPHERTEXT = 2 * MAX_BYTES
+_KEY_SLASHES = KEY.count("/")
 # One spelling per version: the name that was authorized is the name of what is used.
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
@@ -111,9 +112,10 @@ class SymmetricEncryption:
 
     def _encrypting_version(self, name: str, *, inline: bool) -> UsableVersion:
         """The version that a key or version name encrypts with, checked to be usable."""
-        key = self._keys.key(key_of(name), inline=inline)
+        is_key = name.count("/") == _KEY_SLASHES
+        key = self._keys.key(name if is_key else key_of(name), inline=inline)
         require_purpose(key.message)
-        if len(name) == len(key.message.name):
+        if is_key:
             if not key.primary:
                 raise FailedPrecondition(f"CryptoKey {name} has no primary version.")
             number = key.primary

@@ -11,13 +11,14 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 import uvloop
 
 from keystead.server.grpc_listener import GrpcListener
 from keystead.server.rest import RestApp, uvicorn_config
-from keystead.server.settings import Settings
+from keystead.server.settings import Settings, SettingsError
 from keystead.server.wiring import Platform, build
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,12 @@ async def _serve(settings: Settings, platform: Platform) -> None:
         clock=clock,
         max_message=settings.max_body,
     )
-    grpc_port = await grpc.start(settings.host, settings.grpc_port, settings.tls)
+    rest_socket = _bind(settings.host, settings.port)
+    try:
+        grpc_port = await grpc.start(settings.host, settings.grpc_port, settings.tls)
+    except RuntimeError as error:  # grpcio's word for a port that cannot be had
+        rest_socket.close()
+        raise _taken("--grpc-port", settings.grpc_port, str(error).split(";", 1)[0]) from None
     app = RestApp(
         platform.registry,
         platform.dispatcher,
@@ -62,12 +68,9 @@ async def _serve(settings: Settings, platform: Platform) -> None:
         loopback_names_only=settings.dev,
     )
     server = _Server(uvicorn_config(app, settings))
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve([rest_socket]))
     await server.listening.wait()
-    ports = {"pid": os.getpid(), "rest": server.port, "grpc": grpc_port}
-    where = settings.data_dir / "run" / "server.json"
-    where.parent.mkdir(mode=0o700, exist_ok=True)
-    where.write_text(json.dumps(ports))
+    where = _announce(settings, server.port, grpc_port)
     scheme = "https" if settings.tls else "http"
     log.info("REST %s://%s:%d, gRPC %s:%d", scheme, settings.host, server.port, settings.host, grpc_port)
     try:
@@ -76,6 +79,31 @@ async def _serve(settings: Settings, platform: Platform) -> None:
         platform.health.stopping()
         await grpc.stop(settings.drain)
         where.unlink(missing_ok=True)
+
+
+def _announce(settings: Settings, rest_port: int, grpc_port: int) -> Path:
+    """Write the file that says where this process listens; whoever waits for it never reads half of it."""
+    where = settings.data_dir / "run" / "server.json"
+    where.parent.mkdir(mode=0o700, exist_ok=True)
+    partial = where.with_suffix(".new")
+    partial.write_text(json.dumps({"pid": os.getpid(), "rest": rest_port, "grpc": grpc_port}))
+    partial.replace(where)
+    return where
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """The socket that REST listens on. Raises SettingsError where the port cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise _taken("--port", port, error.strerror or "unknown reason") from None
+
+
+def _taken(option: str, port: int, reason: str) -> SettingsError:
+    return SettingsError(
+        f"Port {port} cannot be listened on: {reason}. Give another one with {option}; 0 takes any free one."
+    )
 
 
 class _Server(uvicorn.Server):
