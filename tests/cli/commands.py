@@ -13,7 +13,7 @@ from keystead.cli.main import main
 
 @dataclass(frozen=True)
 class Ran:
-    """Exit status, and what was printed on both streams; `text` is both without line breaks of a table."""
+    """Exit status, and what was printed on both streams; `text` is both, white space evened out."""
 
     status: int
     out: str

@@ -41,5 +41,4 @@ def data_dir(_filled: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def keystead(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Keystead:
     """The command line."""
-    monkeypatch.setenv("COLUMNS", "500")
     return Keystead(monkeypatch, capsys)

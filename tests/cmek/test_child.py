@@ -315,8 +315,10 @@ def test_an_unprivileged_server_has_confined_children_too() -> None:
     """Who is not root stays who they are, under the same limits."""
     if os.geteuid() != 0:
         pytest.skip("changing to another user takes root; every other test here runs unprivileged then")
-    done = confined("os.getppid()", "os.setgroups([]); os.setgid(65533); os.setuid(65533)")
+    keep = "import ctypes; ctypes.CDLL(None).prctl(8, 1)"  # PR_SET_KEEPCAPS: with its capabilities
+    done = confined("os.getppid()", f"{keep}; os.setgroups([]); os.setgid(65533); os.setuid(65533)")
     assert done.returncode == 0, done.stderr
+    assert "CapPrm:\t0000000000000000\n" in done.stdout
     assert "NoNewPrivs:\t1\n" in done.stdout
     assert "Uid:\t65533\t65533\t65533\t65533\n" in done.stdout
 

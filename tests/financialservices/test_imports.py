@@ -23,6 +23,7 @@ from tests.financialservices.aml_world import DATASET, INSTANCE, TABLES, World, 
 from tests.financialservices.samples import party, rows_of, transaction
 
 ROOT = Path(__file__).parents[2]
+FULL = Path("/dev/full")
 
 
 def assert_nothing_left(world: World) -> None:
@@ -79,14 +80,14 @@ def test_a_missing_input_table_is_named_by_its_key_only(world: World) -> None:
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENOSPC while a sealed file is written: RESOURCE_EXHAUSTED that says what to do, no resource, no file."""
+    """ENOSPC while a sealed file is written: RESOURCE_EXHAUSTED that says what to do, nothing left."""
     world.instance()
     specs = world.sample_tables()
     original = SealedStore.partial
 
     @contextmanager
     def full(self: SealedStore, generation: str, name: str) -> Iterator[PartialObject]:
-        with original(self, generation, name) as partial, open("/dev/full", "wb", buffering=0) as raw:
+        with original(self, generation, name) as partial, FULL.open("wb", buffering=0) as raw:
             partial.raw = raw
             yield partial
 

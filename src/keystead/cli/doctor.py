@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from keystead.api.errors import ApiError, Internal
 from keystead.cli.output import out
@@ -23,6 +22,7 @@ from keystead.server.settings import Settings
 from keystead.store.engine import open_store
 
 _FREE_BYTES = 1 << 30
+_BAD = {True: ("missing", "red"), False: ("no", "yellow")}  # by whether it is needed
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Finding:
 @click.option("--store-url", default="", envvar="KEYSTEAD_STORE_URL")
 def doctor(data_dir: Path, store_url: str) -> int:
     """Look at this host and, where there is one, at the data directory."""
-    table = Table("", "What", "Finding", box=None)
     failed = False
     settings = Settings(data_dir=data_dir, store_url=store_url)
     for finding in (*_host(settings.data_dir), *_data(settings)):
-        mark = "[green]ok[/]" if finding.good else ("[red]missing[/]" if finding.needed else "[yellow]no[/]")
+        word, style = ("ok", "green") if finding.good else _BAD[finding.needed]
         failed = failed or (finding.needed and not finding.good)
-        table.add_row(mark, finding.what, escape(finding.text))
-    out.print(table)
+        mark = f"[{style}]{word:<8}[/]"
+        # Never cut or folded: a finding may hold a command to be copied.
+        out.print(f"{mark} {escape(finding.what):<26} {escape(finding.text)}", soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -2,8 +2,8 @@
 
 Property: once `confine` and `give_up_privileges` have returned, the process leaves no core dump and cannot be
 traced by others of its user; it is killed when the process that started it ends, however that ends; it cannot
-gain privileges by executing anything; it holds no descriptor but 0, 1 and 2; and if it was started by root it
-is an unprivileged user without groups, who can open no file of the data directory.
+gain privileges by executing anything; it has no capabilities and no descriptor but 0, 1 and 2; and if it was
+started by root it is an unprivileged user without groups, who can open no file of the data directory.
 
 `confine` comes first of all, `give_up_privileges` after everything that must be loaded is loaded: the user it
 changes to may not be able to read the program's own files. Linux only (prctl(2), capabilities(7)).
@@ -24,6 +24,7 @@ UNPRIVILEGED: int = 65534
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522
 _MAX_FILES = 64
 
 
@@ -39,6 +40,8 @@ def confine(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    if os.geteuid() != 0:  # root needs them once more, to stop being root
+        _drop_capabilities()
     _hold(parent)
     for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if descriptor > 2:
@@ -73,7 +76,16 @@ def _hold(parent: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))) != 0:
+    _call("prctl", option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
+
+
+def _drop_capabilities() -> None:
+    """Those that a service manager may give a user who is not root (capset(2): header, and no set bit)."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _call("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+
+
+def _call(name: str, *arguments: object) -> None:
+    if ctypes.CDLL(None, use_errno=True)[name](*arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
