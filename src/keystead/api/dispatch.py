@@ -139,13 +139,19 @@ class Dispatcher:
                 raise WouldBlock
             if self._audit.wanted(method, call, inline=True):
                 raise WouldBlock
-            for policy in self._policies:
-                policy(method, request, call)
+            self._allow_inline(method, request, call)
             return method.function(call, request)
         except (ApiError, WouldBlock):
             raise
         except Exception as error:
             raise as_api_error(error) from error
+
+    def _allow_inline(self, method: Method, request: Any, call: Call) -> None:
+        try:
+            for policy in self._policies:
+                policy(method, request, call)
+        except ApiError:
+            raise WouldBlock from None  # a refusal must be recorded
 
     def _blocking(self, method: Method, request: Any, call: Call) -> Any:
         call.inline = False
@@ -153,8 +159,6 @@ class Dispatcher:
             permission = self._prepare(method, request, call)
             if not self._granted(method, permission, call):
                 self._deny(method, request, call, permission)
-            for policy in self._policies:
-                policy(method, request, call)
             return self._perform(method, request, call, permission)
         except ApiError:
             raise
@@ -216,13 +220,15 @@ class Dispatcher:
         original.CopyFrom(request)
         outcome = _Outcome(self, method, call, original, permission, wanted=wanted)
         try:
+            for policy in self._policies:
+                policy(method, request, call)
             if spec.own_transaction:
                 call.opener = outcome.transaction
                 response = method.function(call, request)
             elif spec.log in {LogKind.ADMIN_WRITE, LogKind.DATA_WRITE}:
                 with outcome.transaction() as tx:
                     call.tx = tx
-                    response = outcome.response = method.function(call, request)
+                    response = call.response = method.function(call, request)
             else:
                 with self._store.read() as tx:
                     call.tx = tx
@@ -262,17 +268,20 @@ class _Outcome:
         self._request = request
         self._permission = permission
         self._wanted = wanted
+        self._opened = False
         self._committed = False
-        self.response: Any = None
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
+        if self._opened:
+            raise RuntimeError("a call has one transaction: its audit record is in it")
+        self._opened = True
         with self._dispatcher._store.write() as tx:
             if self._permission:
                 self._dispatcher._admitting(tx, self._call)
             yield tx
             if self._wanted:
-                self._record(tx, self.response, None)
+                self._record(tx, self._call.response, None)
         self._committed = True
 
     def finish(self, response: Any) -> None:
@@ -282,7 +291,7 @@ class _Outcome:
         authorizer = self._dispatcher._authorizer
         pending = self._permission and not authorizer.admitted(self._call.resource, inline=False)
         if self._wanted or pending:
-            self.response = response
+            self._call.response = response
             with self.transaction():
                 pass
 

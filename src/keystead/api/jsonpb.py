@@ -25,6 +25,8 @@ from google.protobuf.message import Message
 from keystead.api.errors import InvalidArgument, bad_field
 
 _WELL_KNOWN = "google.protobuf."
+# Up to here every whole number is a double of its own.
+_EXACT = 2**53
 _WRAPPED_INTEGERS = frozenset(f"{_WELL_KNOWN}{name}Value" for name in ("Int32", "Int64", "UInt32", "UInt64"))
 _LONG = frozenset({FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64})
 _FLOATS = frozenset({FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE})
@@ -267,12 +269,23 @@ def dumps(message: Message, *, enum_numbers: bool = False) -> bytes:
 def _to_json(message: Any, enum_numbers: bool) -> Any:
     writers = _writers(message.DESCRIPTOR)
     if writers is None:
-        return json_format.MessageToDict(message, use_integers_for_enums=enum_numbers)
+        return _whole(json_format.MessageToDict(message, use_integers_for_enums=enum_numbers))
     result = {}
     for field, value in message.ListFields():
         name, write = writers[field.number]
         result[name] = value if write is None else write(value, enum_numbers)
     return result
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers without a fraction, as Google's front end writes the numbers of a Struct: 3, not 3.0."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return value
 
 
 @lru_cache(maxsize=1024)

@@ -57,7 +57,8 @@ class Changes:
             row = self._find(tx, call, change)
             if row is None:
                 announce(tx)
-                return self._start(tx, call, change, arguments)
+                call.response = self._start(tx, call, change, arguments)
+                return call.response
         return self._runner.render(row)  # another try of the same call was faster
 
     def _find(self, tx: Any, call: Call, change: Change) -> Any:

@@ -75,7 +75,7 @@ class _Part:
 
 
 def work(worker: Worker) -> Any:
-    """Import all tables: `[object, file id in hex, bytes, rows]` of each.
+    """Import all tables: `[file id in hex, bytes, rows]` of each, in their order.
 
     Progress is told as `[table, rows so far]`. Raises InvalidArgument with every check that failed in any of
     them, OSError and KeyUnavailableError.
@@ -119,7 +119,7 @@ def _import(worker: Worker, job: ImportJob, number: int, source: TableSource, ke
             keys=keys,
         )
         size = out.tell()
-    return [given.object, out.file_id.hex(), size, report.rows]
+    return [out.file_id.hex(), size, report.rows]
 
 
 def _alive(lease: Lease) -> None:

@@ -98,7 +98,7 @@ class ImportDataset:
         specs = Dataset.FromString(body.message).table_specs
         sources = {table: self._source(table, specs[table]) for table in TABLES if table in specs}
         tables = [
-            TableJob(table, object_name(table), source.file_format, [part.name for part in source.parts])
+            TableJob(table, object_name(table), source.file_format, [_shown(part) for part in source.parts])
             for table, source in sources.items()
         ]
         job = ImportJob(name, body.generation, tables)
@@ -120,7 +120,10 @@ class ImportDataset:
             )
             for made in partials:
                 made.commit()
-        return [StoredFile(file, bytes.fromhex(file_id), size, rows) for file, file_id, size, rows in found]
+        return [
+            StoredFile(table.object, bytes.fromhex(file_id), int(size), int(rows))
+            for table, (file_id, size, rows) in zip(tables, found, strict=True)
+        ]
 
     def _source(self, table: str, spec: str) -> TableSource:
         """The input of a table. The error is kept in clear with the operation: it does not quote the spec."""
@@ -128,6 +131,11 @@ class ImportDataset:
             return self._sources.resolve(spec)
         except TableNotFoundError:
             raise NotFound(f"Not found: the input table given as '{table}' in table_specs.") from None
+
+
+def _shown(part: Part) -> str:
+    """The name of a part as text, whatever bytes it has on the disk."""
+    return os.fsencode(part.name).decode(errors="replace")
 
 
 def open_part(part: Part) -> int:
@@ -138,7 +146,8 @@ def open_part(part: Part) -> int:
 
 def note_progress(progress: Any) -> None:
     """Told by the child process after each batch: `[table, rows so far]`."""
-    log.debug("imported %s: %s rows so far", *progress)
+    table, rows = progress
+    log.debug("imported %s: %d rows so far", TABLES[table].name, int(rows))
 
 
 def _announced(tx: Any, name: str, generation: str) -> Stored:

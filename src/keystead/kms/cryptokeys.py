@@ -25,7 +25,12 @@ from keystead.kms.messages import (
     UpdateCryptoKeyRequest,
 )
 from keystead.kms.service import KEY, KEYS, KMS, RING, RINGS, VERSIONS, version_name
-from keystead.kms.versions import CryptoKeyVersions, require_purpose, require_software_symmetric
+from keystead.kms.versions import (
+    CryptoKeyVersions,
+    require_purpose,
+    require_software,
+    require_software_symmetric,
+)
 
 _API = "google.cloud.kms.v1.KeyManagementService"
 _MUTABLE = ("labels", "rotation_period", "next_rotation_time", "version_template.algorithm")
@@ -67,6 +72,7 @@ class CryptoKeys:
         key.name = f"{request.parent}/cryptoKeys/{request.crypto_key_id}"
         key.create_time.FromDatetime(call.now)
         check_new_key(key, call)
+        require_software(key)
         if request.skip_initial_version_creation:
             KEYS.insert(call.tx, key, parent=request.parent, due=_due(key))
             return key

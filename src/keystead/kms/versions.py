@@ -156,14 +156,20 @@ class CryptoKeyVersions:
 
 def require_software_symmetric(key: Any) -> None:
     """What this server can generate; anything else says so by its name."""
+    require_software(key)
+    template = key.version_template
+    if key.purpose != _ENCRYPT_DECRYPT or template.algorithm != _SYMMETRIC:
+        name = CryptoKeyVersion.CryptoKeyVersionAlgorithm.Name(template.algorithm)
+        raise Unimplemented(f"Keys of algorithm {name} are not supported by this server.")
+
+
+def require_software(key: Any) -> None:
+    """UNIMPLEMENTED for a key that is to live in a token or in another key manager."""
     template = key.version_template
     level = CryptoKeyVersion.DESCRIPTOR.fields_by_name["protection_level"].enum_type
     if template.protection_level != level.values_by_name["SOFTWARE"].number:
         name = level.values_by_number[template.protection_level].name
         raise Unimplemented(f"Keys of protection level {name} are not supported by this server.")
-    if key.purpose != _ENCRYPT_DECRYPT or template.algorithm != _SYMMETRIC:
-        name = CryptoKeyVersion.CryptoKeyVersionAlgorithm.Name(template.algorithm)
-        raise Unimplemented(f"Keys of algorithm {name} are not supported by this server.")
 
 
 def require_purpose(key: Any) -> None:

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 
 from keystead.server.grpc_listener import GrpcListener
-from keystead.server.rest import RestApp, uvicorn_config
+from keystead.server.rest import Limits, RestApp, uvicorn_config
 from keystead.server.settings import Settings, SettingsError
 from keystead.server.wiring import Platform, build
 
@@ -65,6 +65,7 @@ async def _serve(settings: Settings, platform: Platform) -> None:
         clock=clock,
         health=platform.health,
         universe=settings.universe,
+        limits=Limits(max_body=settings.max_body),
         loopback_names_only=settings.dev,
     )
     server = _Server(uvicorn_config(app, settings))
