@@ -19,6 +19,7 @@ from google.iam.v1 import policy_pb2
 from keystead.api.call import Call
 from keystead.api.clock import ManualClock
 from keystead.api.dispatch import Dispatcher
+from keystead.api.locations import Locations, Offer
 from keystead.api.registry import Registry
 from keystead.audit.trail import Trail
 from keystead.iam.audit_configs import AuditConfigs
@@ -31,7 +32,6 @@ from keystead.kms.cryptokeys import CryptoKeys
 from keystead.kms.events import KeyEvents
 from keystead.kms.keycache import KeyCache
 from keystead.kms.keyrings import KeyRings
-from keystead.kms.locations import Locations
 from keystead.kms.material import Material
 from keystead.kms.messages import (
     CreateCryptoKeyRequest,
@@ -39,6 +39,7 @@ from keystead.kms.messages import (
     DecryptRequest,
     DestroyCryptoKeyVersionRequest,
     EncryptRequest,
+    LocationMetadata,
     UpdateCryptoKeyVersionRequest,
 )
 from keystead.kms.rootkey import RootKey
@@ -96,7 +97,7 @@ class Platform:
             CryptoKeys(self.versions, self.key_events),
             self.versions,
             SymmetricEncryption(self.cache),
-            Locations(LOCATIONS, [KMS]),
+            Locations({KMS: Offer(LOCATIONS, LocationMetadata())}),
             IamPolicy(types, self.authorizer, self.policy_events, services=[KMS]),
         ]
 

@@ -18,8 +18,8 @@ GetKeyRingRequest = service.GetKeyRingRequest.pb()
 RPC = "google.cloud.kms.v1.KeyManagementService/GetKeyRing"
 
 
-def _permission(handler: Any, request: Any) -> str:
-    return f"{handler.kind}.get"
+def _permission(served: Any, request: Any) -> str:
+    return f"{served.handler.kind}.get"
 
 
 class Rings:

@@ -15,11 +15,11 @@ from keystead.api.errors import FailedPrecondition, Unavailable
 from keystead.kms import lifecycle
 from keystead.kms.events import Change
 from keystead.kms.messages import (
-    CreateCryptoKeyRequest,
     CreateCryptoKeyVersionRequest,
     GetCryptoKeyRequest,
     GetCryptoKeyVersionRequest,
 )
+from keystead.kms.service import KEYS
 from keystead.kms.versions import micros
 from tests.platform import LOCATION, Platform, running
 
@@ -133,21 +133,15 @@ def test_more_than_a_batch_is_done_in_one_run(platform: Platform, monkeypatch: p
 def test_a_key_that_cannot_rotate_does_not_hold_up_the_others(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Keys of another protection level are described here but not made: theirs fail, others go on."""
+    """Where no version of a key can be made, that is logged, and the other keys go on."""
     monkeypatch.setattr("keystead.kms.schedule._BATCH", 2)
     platform.key()
     for number in range(5):
-        request = CreateCryptoKeyRequest(
-            parent=RING,
-            crypto_key_id=f"a{number}",
-            crypto_key={
-                "purpose": "ENCRYPT_DECRYPT",
-                "version_template": {"protection_level": "HSM"},
-                "rotation_period": {"seconds": DAY},
-            },
-            skip_initial_version_creation=True,
-        )
-        platform.call("CreateCryptoKey", request)
+        name = platform.key(f"a{number}", rotation_period={"seconds": DAY})
+        with platform.store.write() as tx:  # as a server that offers HSM keys would have left it
+            stored = KEYS.require(tx, name)
+            stored.message.version_template.protection_level = 2
+            KEYS.update(tx, stored, due=stored.row.due)
     good = platform.key("z", rotation_period={"seconds": DAY})
     platform.destroy(f"{good}/cryptoKeyVersions/1")
     with caplog.at_level(logging.ERROR):

@@ -42,7 +42,7 @@ class Call:
     principal: the proven caller as an IAM member (`user:a@example.com`), or None.
     tx: the store transaction the function runs in; None for hot functions and those that open their
     own by `transaction()`.
-    resource: the canonical name that was authorized.
+    resource: the canonical name that was authorized. service: the API that was asked.
     response: what is answered, for the audit record; a function with a transaction of its own sets it there.
     audit: facts a function adds to its audit record (`metadata` of AuditLog).
     """
@@ -54,6 +54,7 @@ class Call:
     inline: bool = False
     tx: Any = None
     resource: str = ""
+    service: str = ""
     response: Any = None
     now: dt.datetime = _EPOCH
     audit: dict[str, Any] = field(default_factory=dict)

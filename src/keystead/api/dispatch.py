@@ -168,6 +168,7 @@ class Dispatcher:
     def _prepare(self, method: Method, request: Any, call: Call) -> str:
         """Deadline, fields, principal, name; the permission that is needed."""
         call.now = self._clock.now()
+        call.service = method.service.name
         if call.deadline is not None and call.now >= call.deadline:
             raise DeadlineExceeded("The deadline expired before the operation could complete.")
         spec = method.spec

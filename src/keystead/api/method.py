@@ -19,7 +19,7 @@ import re
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from keystead.api.names import NameTemplate
 
@@ -70,7 +70,7 @@ class HttpRule:
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-Permission = str | Callable[[Any, Any], str] | None
+Permission: TypeAlias = "str | Callable[[Method, Any], str] | None"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Method:
     def permission(self, request: Any) -> str:
         """What this call needs on its resource; empty if nothing."""
         needed = self.spec.permission
-        return needed(self.handler, request) if callable(needed) else (needed or "")
+        return needed(self, request) if callable(needed) else (needed or "")
 
     @property
     def audit_name(self) -> str:
@@ -138,7 +138,7 @@ def method(
     """Declare the RPC that a method serves.
 
     rpc: `package.Service/Method`. http, body: its google.api.http bindings.
-    permission: what the caller needs on the resource, a function of handler and request where one RPC
+    permission: what the caller needs on the resource, a function of method and request where one RPC
     serves many kinds of resource, or None for the few calls that every authenticated caller may make.
     on: field path of the request that names the resource; its shapes are those of the path variable,
     or `templates`.

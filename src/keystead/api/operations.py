@@ -32,7 +32,7 @@ from keystead.api.call import Call, Transactions
 from keystead.api.clock import Clock
 from keystead.api.errors import ApiError, Cancelled, FailedPrecondition, NotFound, Unimplemented
 from keystead.api.lists import collect, page_request
-from keystead.api.method import LogKind, Service, method
+from keystead.api.method import LogKind, Method, Service, method
 from keystead.api.status import as_api_error, from_status, to_status
 
 log = logging.getLogger(__name__)
@@ -219,18 +219,18 @@ class OperationRunner:
             tx.operations.update(dataclasses.replace(row, done=True, body=body, arguments=b""))
 
 
-def _permission(verb: str) -> Callable[[Any, Any], str]:
+def _permission(verb: str) -> Callable[[Method, Any], str]:
     """`financialservices.operations.get` for `operations/financialservices-...`."""
 
-    def permission(_: Any, request: Any) -> str:
+    def permission(_: Method, request: Any) -> str:
         service = names.last_of(request.name).split("-", 1)[0]
         return f"{service}.operations.{verb}"
 
     return permission
 
 
-def _list_permission(handler: Any, _: Any) -> str:
-    return f"{handler.services[0].prefix}.operations.list"
+def _list_permission(served: Method, _: Any) -> str:
+    return f"{served.service.prefix}.operations.list"
 
 
 _NAME = "projects/*/locations/*/operations/*"

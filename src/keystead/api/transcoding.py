@@ -6,6 +6,7 @@ decided here, and neither is authentication.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class Router:
         self._routes: dict[tuple[str, str, str], list[Route]] = {}
         for method in registry.methods.values():
             for service in method.services:
-                self._add(service.prefix, method.spec.rpc, method, method.spec.http)
+                served = dataclasses.replace(method, service=service)  # which API of a mixin is asked
+                self._add(service.prefix, method.spec.rpc, served, method.spec.http)
         for rpc, (service, rules) in registry.unimplemented().items():
             self._add(service.prefix, rpc, None, rules)
 

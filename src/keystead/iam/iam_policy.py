@@ -14,7 +14,7 @@ from google.iam.v1 import iam_policy_pb2, policy_pb2
 
 from keystead.api.call import Call
 from keystead.api.errors import InvalidArgument, NotFound, Unimplemented
-from keystead.api.method import LogKind, Service, method
+from keystead.api.method import LogKind, Method, Service, method
 from keystead.api.names import NameTemplate
 from keystead.iam.authorizer import Authorizer
 from keystead.iam.policies import PolicyEvents, read_policy, write_policy
@@ -47,9 +47,9 @@ class ResourceType:
     exists: Callable[[Any, str], None]
 
 
-def _permission(verb: str) -> Callable[[Any, Any], str]:
-    def permission(handler: Any, request: Any) -> str:
-        return f"{handler.type_of(request.resource).permission_prefix}.{verb}"
+def _permission(verb: str) -> Callable[[Method, Any], str]:
+    def permission(served: Method, request: Any) -> str:
+        return f"{served.handler.type_of(request.resource).permission_prefix}.{verb}"
 
     return permission
 

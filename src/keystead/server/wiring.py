@@ -16,6 +16,7 @@ from typing import Any
 from keystead.api.clock import Clock, SystemClock
 from keystead.api.dispatch import Dispatcher
 from keystead.api.errors import FailedPrecondition
+from keystead.api.locations import Locations, Offer
 from keystead.api.method import Service
 from keystead.api.operations import OperationRunner, Operations
 from keystead.api.registry import Registry
@@ -47,8 +48,8 @@ from keystead.kms.cryptokeys import CryptoKeys
 from keystead.kms.events import KeyEvents
 from keystead.kms.keycache import KeyCache
 from keystead.kms.keyrings import KeyRings
-from keystead.kms.locations import Locations
 from keystead.kms.material import Material
+from keystead.kms.messages import LocationMetadata
 from keystead.kms.rootkey import ROOT_KEY, RootKey
 from keystead.kms.schedule import KeySchedule
 from keystead.kms.seals.file import FileSeal
@@ -94,7 +95,6 @@ class Platform:
 
     def start(self) -> None:
         """Take up what a stop or crash left, and begin watching keys and schedules."""
-        self.store.scrub()
         self.aml.sweep()
         self.operations.resume()
         self.guard.start()
@@ -145,9 +145,23 @@ def _is_new(store: Store) -> bool:
         return tx.meta.get(ROOT_KEY) is None
 
 
-def _assemble(
-    settings: Settings, clock: Clock, store: Store, root_key: RootKey, locks: ExitStack
-) -> Platform:
+@dataclass(frozen=True)
+class _Ground:
+    """What every room is built on."""
+
+    clock: Clock
+    store: Store
+    registry: Registry
+    projects: Projects
+    authorizer: Authorizer
+    dispatcher: Dispatcher
+    operations: OperationRunner
+    key_events: KeyEvents
+    policy_events: PolicyEvents
+    executors: tuple[ThreadPoolExecutor, ...]
+
+
+def _ground(settings: Settings, clock: Clock, store: Store) -> _Ground:
     api_threads = ThreadPoolExecutor(API_THREADS, thread_name_prefix="api")
     operation_threads = ThreadPoolExecutor(OPERATION_THREADS, thread_name_prefix="operation")
     organization = prepare_organization(store, clock, owner=DEV_OWNER if settings.dev else None)
@@ -155,84 +169,121 @@ def _assemble(
     authorizer = Authorizer(store, projects, dev=settings.dev)
     trail = Trail(AuditConfigs(store, organization).wanted, clock)
     registry = Registry()
-    dispatcher = Dispatcher(registry, store, authorizer, trail, clock, executor=api_threads)
-    key_events, policy_events = KeyEvents(), PolicyEvents()
-    operations = OperationRunner(store, clock, operation_threads)
-    protected = ProtectedResources(store)
-
-    material = Material(root_key)
-    cache = KeyCache(store, material)
-    key_events.subscribe(lambda *_: cache.clear())
-    versions = CryptoKeyVersions(material, key_events)
-    schedule = KeySchedule(store, versions, material, key_events)
-    agents = _Agents(store, projects, dispatcher)
-    aml = assemble_aml(
-        store,
-        clock,
-        operations,
-        agents.clients(AML),
-        lambda project: agents.email(AML, project),
-        sealed=settings.data_dir / "sealed",
-        tables=settings.tables_dir,
-        regions=(*REGIONS, *settings.aml_regions),
+    return _Ground(
+        clock=clock,
+        store=store,
+        registry=registry,
+        projects=projects,
+        authorizer=authorizer,
+        dispatcher=Dispatcher(registry, store, authorizer, trail, clock, executor=api_threads),
+        operations=OperationRunner(store, clock, operation_threads),
+        key_events=KeyEvents(),
+        policy_events=PolicyEvents(),
+        executors=(api_threads, operation_threads),
     )
-    guard = KeyGuard([aml.keychain])
-    key_events.subscribe(guard.key_changed)
-    policy_events.subscribe(guard.policy_changed)
 
-    registry.add(
+
+def _assemble(
+    settings: Settings, clock: Clock, store: Store, root_key: RootKey, locks: ExitStack
+) -> Platform:
+    ground = _ground(settings, clock, store)
+    schedule = _add_key_service(ground, root_key)
+    _add_identity_and_audit(ground)
+    aml = _add_aml(ground, settings)
+    guard = KeyGuard([aml.keychain])
+    ground.key_events.subscribe(guard.key_changed)
+    ground.policy_events.subscribe(guard.policy_changed)
+    return Platform(
+        settings=settings,
+        clock=clock,
+        store=store,
+        registry=ground.registry,
+        dispatcher=ground.dispatcher,
+        authenticator=DevAuthenticator(),
+        health=Health({"store": lambda: _answers(store)}, executor=ground.executors[0]),
+        key_events=ground.key_events,
+        policy_events=ground.policy_events,
+        schedule=schedule,
+        operations=ground.operations,
+        guard=guard,
+        keychains=(aml.keychain,),
+        aml=aml,
+        protected=ProtectedResources(store),
+        _root_key=root_key,
+        _locks=locks,
+        _executors=ground.executors,
+    )
+
+
+def _add_key_service(ground: _Ground, root_key: RootKey) -> KeySchedule:
+    material = Material(root_key)
+    cache = KeyCache(ground.store, material)
+    ground.key_events.subscribe(lambda *_: cache.clear())
+    versions = CryptoKeyVersions(material, ground.key_events)
+    ground.registry.add(
         [
             KeyRings(LOCATIONS),
-            CryptoKeys(versions, key_events),
+            CryptoKeys(versions, ground.key_events),
             versions,
             SymmetricEncryption(cache),
-            Locations(LOCATIONS, [KMS]),
-            Operations(operations, [AML, KMS]),
-            ProtectedResourcesOfKey(protected),
-            Logs(
-                lambda *asked: authorizer.allowed(*asked, inline=False),
-                lambda name: authorizer.canonical(name, inline=False),
-            ),
+            ProtectedResourcesOfKey(ProtectedResources(ground.store)),
             IamPolicy(
                 [
                     ResourceType(RING, "cloudkms.keyRings", KMS, _exists(RINGS)),
                     ResourceType(KEY, "cloudkms.cryptoKeys", KMS, _exists(KEYS)),
                 ],
-                authorizer,
-                policy_events,
+                ground.authorizer,
+                ground.policy_events,
                 services=[KMS],
+            ),
+        ]
+    )
+    ground.registry.know(KMS, known_rpcs("kms"))
+    return KeySchedule(ground.store, versions, material, ground.key_events)
+
+
+def _add_identity_and_audit(ground: _Ground) -> None:
+    authorizer = ground.authorizer
+    hierarchy = (ground.projects, authorizer, ground.policy_events)
+    ground.registry.add(
+        [
+            Logs(
+                lambda *asked: authorizer.allowed(*asked, inline=False),
+                lambda name: authorizer.canonical(name, inline=False),
             ),
             ServiceUsage([KMS, AML, LOGGING, RESOURCE_MANAGER, SERVICE_USAGE, IAM]),
             RoleCatalog(),
-            ProjectsV1(projects, authorizer, policy_events),
-            ProjectsV3(projects, authorizer, policy_events),
-            OrganizationsV1(projects, authorizer, policy_events),
-            OrganizationsV3(projects, authorizer, policy_events),
-            *aml.handlers,
+            ProjectsV1(*hierarchy),
+            ProjectsV3(*hierarchy),
+            OrganizationsV1(*hierarchy),
+            OrganizationsV3(*hierarchy),
         ]
     )
-    registry.know(KMS, known_rpcs("kms"))
-    registry.know(AML, known_rpcs("financialservices"))
-    return Platform(
-        settings=settings,
-        clock=clock,
-        store=store,
-        registry=registry,
-        dispatcher=dispatcher,
-        authenticator=DevAuthenticator(),
-        health=Health({"store": lambda: _answers(store)}, executor=api_threads),
-        key_events=key_events,
-        policy_events=policy_events,
-        schedule=schedule,
-        operations=operations,
-        guard=guard,
-        keychains=(aml.keychain,),
-        aml=aml,
-        protected=protected,
-        _root_key=root_key,
-        _locks=locks,
-        _executors=(api_threads, operation_threads),
+
+
+def _add_aml(ground: _Ground, settings: Settings) -> AmlAi:
+    agents = _Agents(ground.store, ground.projects, ground.dispatcher)
+    regions = (*REGIONS, *settings.aml_regions)
+    aml = assemble_aml(
+        ground.store,
+        ground.clock,
+        ground.operations,
+        agents.clients(AML),
+        lambda project: agents.email(AML, project),
+        sealed=settings.data_dir / "sealed",
+        tables=settings.tables_dir,
+        regions=regions,
     )
+    kms_offer = Offer(LOCATIONS, LocationMetadata(hsm_available=False, ekm_available=False))
+    ground.registry.add(
+        [
+            *aml.handlers,
+            Operations(ground.operations, [AML, KMS]),
+            Locations({KMS: kms_offer, AML: Offer(regions)}),
+        ]
+    )
+    ground.registry.know(AML, known_rpcs("financialservices"))
+    return aml
 
 
 def known_rpcs(room: str) -> dict[str, list[tuple[str, str | None]]]:
