@@ -35,6 +35,8 @@ class MemoryTx:
 class MemoryStore:
     """Transactions over a dictionary: one writer, all or nothing."""
 
+    epoch = 0
+
     def __init__(self) -> None:
         self.rows: dict[str, Any] = {}
         self.records: list[AuditEvent] = []
@@ -87,6 +89,9 @@ class Grants:
 
     def admitted(self, resource: str, *, inline: bool) -> bool:
         return self._project(resource) in self.projects
+
+    def timeless(self, resource: str) -> bool:
+        return False  # every call is decided anew
 
     def _warm(self, *, inline: bool) -> None:
         if self.broken is not None:

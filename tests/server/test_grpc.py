@@ -300,8 +300,9 @@ def test_messages_over_the_limit(channel: grpc.Channel, server: Server) -> None:
 
 def test_deadline_reaches_the_call(channel: grpc.Channel, server: Server) -> None:
     """The client's deadline is the call's; a call without one has none."""
-    request = EncryptRequest(name=KEY).SerializeToString()
-    invoke = channel.unary_unary(f"/{API}/Encrypt")
+    server.store.rows[RING] = b""
+    request = GetKeyRingRequest(name=RING).SerializeToString()
+    invoke = channel.unary_unary(f"/{API}/GetKeyRing")
     metadata = (("authorization", f"Bearer {OWNER}"),)
     invoke(request, metadata=metadata)
     invoke(request, metadata=metadata, timeout=30)
@@ -330,7 +331,8 @@ def test_deadline_passes_while_a_call_runs(channel: grpc.Channel, server: Server
 
 def test_call_knows_where_it_comes_from(channel: grpc.Channel, server: Server) -> None:
     """The call carries the peer's address and the client's user agent."""
-    GrpcDoor(channel).call(f"{API}/Encrypt", EncryptRequest(name=KEY), EncryptResponse, OWNER)
+    server.store.rows[RING] = b""
+    GrpcDoor(channel).call(f"{API}/GetKeyRing", GetKeyRingRequest(name=RING), KeyRing, OWNER)
     call = server.keys.calls[-1]
     assert call.caller_ip == "127.0.0.1"
     assert "grpc-python" in call.user_agent

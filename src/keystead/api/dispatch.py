@@ -5,6 +5,10 @@ deadline; required and unsupported fields; the principal that the listener prove
 authorization (deny unless granted, and a denial is recorded); organization policy; the function inside
 one store transaction; the audit record, in that transaction. A call whose record cannot be written fails.
 
+A hot call that passed is remembered for the store's epoch: whatever the steps between name and function look
+at (projects, policies, audit configs) moves the epoch when it changes, and conditions, which depend on the
+time, are never remembered.
+
 It knows no resource and no wire format.
 """
 
@@ -32,7 +36,7 @@ from keystead.api.errors import (
     bad_field,
     permission_denied,
 )
-from keystead.api.method import LogKind, Method
+from keystead.api.method import LogKind, Method, MethodSpec
 from keystead.api.registry import Registry
 from keystead.api.status import as_api_error
 
@@ -53,6 +57,9 @@ class Authorizer(Protocol):
 
     def admitted(self, resource: str, *, inline: bool) -> bool:
         """Whether `admit` has nothing left to do."""
+
+    def timeless(self, resource: str) -> bool:
+        """Whether `allowed` on the resource, just asked, answers the same until the store's epoch moves."""
 
 
 class AuditTrail(Protocol):
@@ -78,6 +85,9 @@ class AuditEvent:
     permission: str
 
 
+# How many (method, resource, principal) are remembered to have passed.
+_PASSES = 16_384
+
 Policy = Callable[[Method, Any, Call], None]
 
 
@@ -102,14 +112,17 @@ class Dispatcher:
         self._clock = clock
         self._executor = executor
         self._policies = policies
+        self._passes: dict[tuple[str, str, str | None], int] = {}
 
     async def dispatch(self, method: Method, request: Any, call: Call) -> Any:
         """Run a call from the event loop: inline when it is hot and all is in memory, else in a thread."""
         if method.spec.hot:
             try:
-                return self._inline(method, request, call)
+                return self.inline(method, request, call)
             except WouldBlock:
                 pass
+        if call.describe is not None:
+            call.describe(call)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._blocking, method, request, call)
 
@@ -117,7 +130,7 @@ class Dispatcher:
         """Run a call to its end in this thread. Raises ApiError and nothing else."""
         if method.spec.hot:
             try:
-                return self._inline(method, request, call)
+                return self.inline(method, request, call)
             except WouldBlock:
                 pass
         return self._blocking(method, request, call)
@@ -129,9 +142,16 @@ class Dispatcher:
             raise Unimplemented(f"The method {rpc} is not implemented.")
         return self.run(method, request, call)
 
-    def _inline(self, method: Method, request: Any, call: Call) -> Any:
+    def inline(self, method: Method, request: Any, call: Call) -> Any:
+        """A hot call from the event loop, without waiting. Raises WouldBlock where it must be dispatched."""
         call.inline = True
         try:
+            epoch = self._store.epoch
+            known = (method.spec.rpc, getattr(request, method.spec.on), call.principal)
+            if self._passes.get(known) == epoch:
+                _check_fields(method.spec, request)
+                call.resource = known[1]
+                return method.function(call, request)
             permission = self._prepare(method, request, call)
             if not self._granted(method, permission, call):
                 raise WouldBlock  # the denial must be recorded
@@ -140,11 +160,20 @@ class Dispatcher:
             if self._audit.wanted(method, call, inline=True):
                 raise WouldBlock
             self._allow_inline(method, request, call)
+            if call.resource == known[1] and not self._policies and self._authorizer.timeless(known[1]):
+                self._remember(known, epoch)
             return method.function(call, request)
         except (ApiError, WouldBlock):
             raise
         except Exception as error:
             raise as_api_error(error) from error
+
+    def _remember(self, known: tuple[str, str, str | None], epoch: int) -> None:
+        """This principal's call of this method on this resource passed every step that depends on nothing
+        but the store: until its epoch moves, the same call passes them again."""
+        if len(self._passes) >= _PASSES:
+            self._passes.clear()
+        self._passes[known] = epoch
 
     def _allow_inline(self, method: Method, request: Any, call: Call) -> None:
         try:
@@ -171,17 +200,10 @@ class Dispatcher:
         call.service = method.service.name
         if call.deadline is not None and call.now >= call.deadline:
             raise DeadlineExceeded("The deadline expired before the operation could complete.")
-        spec = method.spec
-        for path in spec.required:
-            if not fields.has_path(request, path):
-                raise bad_field(
-                    path, "This field is required.", f"The request was invalid: the field {path} is required."
-                )
-        for path in spec.unsupported:
-            if fields.has_path(request, path):
-                raise Unimplemented(f"The field {path} is not supported by this server.")
+        _check_fields(method.spec, request)
         if call.principal is None:
             raise unauthenticated()
+        spec = method.spec
         call.resource = self._resource(spec.on, spec.templates, request, inline=call.inline)
         return method.permission(request)
 
@@ -316,6 +338,18 @@ class _Outcome:
             permission=self._permission,
         )
         self._dispatcher._audit.record(tx, event)
+
+
+def _check_fields(spec: MethodSpec, request: Any) -> None:
+    """Required and unsupported fields."""
+    for path in spec.required:
+        if not fields.has_path(request, path):
+            raise bad_field(
+                path, "This field is required.", f"The request was invalid: the field {path} is required."
+            )
+    for path in spec.unsupported:
+        if fields.has_path(request, path):
+            raise Unimplemented(f"The field {path} is not supported by this server.")
 
 
 def unauthenticated() -> Unauthenticated:

@@ -144,7 +144,8 @@ def method(
     or `templates`.
     log: audit class. redact: field paths of request and response that no log may hold.
     required: field paths that must be set. unsupported: field paths that answer UNIMPLEMENTED when set.
-    hot: the function may be tried on the event loop; it raises WouldBlock to be run in a thread.
+    hot: the function may be tried on the event loop, where it is not told the time; it raises WouldBlock to
+    be run in a thread.
     own_transaction: the function opens `call.transaction()` itself, because it calls keys or engines
     before it writes.
 

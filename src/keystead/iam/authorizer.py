@@ -113,6 +113,11 @@ class Authorizer:
         """Whether `admit` has nothing to do. Raises WouldBlock if `inline` and the store must be read."""
         return not self._standing(resource, inline=inline).pending
 
+    def timeless(self, resource: str) -> bool:
+        """Whether what was decided on the resource holds until the next commit: no condition is involved."""
+        standing = self._standings.at().get(resource)
+        return standing is not None and not standing.conditional
+
     def _standing(self, resource: str, *, inline: bool) -> _Standing:
         entries = self._standings.at()
         found = entries.get(resource)

@@ -32,6 +32,8 @@ class UsableVersion:
     message: Any
     ref: KeyVersionRef
     cipher: Aead | None
+    name: str
+    protection_level: int
 
 
 class CachedKey:
@@ -109,7 +111,7 @@ class KeyCache:
             if stored.message.state == lifecycle.ENABLED and tx.material.get(name) is not None:
                 cipher = self._cipher(tx, name)
         ref = KeyVersionRef(key_id(key.message.name), key.message.name, number)
-        loaded = UsableVersion(stored.message, ref, cipher)
+        loaded = UsableVersion(stored.message, ref, cipher, name, stored.message.protection_level)
         key.versions[number] = loaded
         return loaded
 

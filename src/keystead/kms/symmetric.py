@@ -15,6 +15,7 @@ from keystead.api.call import Call
 from keystead.api.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, bad_field
 from keystead.api.method import LogKind, method
 from keystead.api.names import malformed
+from keystead.crypto.aead import Aead
 from keystead.crypto.checksum import crc32c
 from keystead.crypto.ciphertext import open_message, parse_header, seal_message
 from keystead.crypto.errors import CryptoError
@@ -51,19 +52,20 @@ class SymmetricEncryption:
         hot=True,
     )
     def encrypt(self, call: Call, request: EncryptRequest) -> EncryptResponse:
-        verified = verify_checksums(request, ("plaintext", "additional_authenticated_data"))
-        check_size("plaintext", request.plaintext)
-        check_size("additional_authenticated_data", request.additional_authenticated_data)
+        plaintext, aad = request.plaintext, request.additional_authenticated_data
+        plaintext_verified = verify_checksum(request, "plaintext", plaintext)
+        aad_verified = verify_checksum(request, "additional_authenticated_data", aad)
+        if len(plaintext) > MAX_BYTES or len(aad) > MAX_BYTES:
+            check_size("plaintext", plaintext)
+            check_size("additional_authenticated_data", aad)
         version = self._encrypting_version(request.name, inline=call.inline)
-        sealed = seal_message(
-            usable_cipher(version), version.ref, request.plaintext, request.additional_authenticated_data
-        )
+        sealed = seal_message(version.cipher or no_cipher(version), version.ref, plaintext, aad)
         response = EncryptResponse(
-            name=version.message.name,
+            name=version.name,
             ciphertext=sealed,
-            verified_plaintext_crc32c=verified[0],
-            verified_additional_authenticated_data_crc32c=verified[1],
-            protection_level=version.message.protection_level,
+            verified_plaintext_crc32c=plaintext_verified,
+            verified_additional_authenticated_data_crc32c=aad_verified,
+            protection_level=version.protection_level,
         )
         response.ciphertext_crc32c.value = crc32c(sealed)
         return response
@@ -80,13 +82,15 @@ class SymmetricEncryption:
         hot=True,
     )
     def decrypt(self, call: Call, request: DecryptRequest) -> DecryptResponse:
-        verify_checksums(request, ("ciphertext", "additional_authenticated_data"))
-        check_size("additional_authenticated_data", request.additional_authenticated_data)
-        check_size("ciphertext", request.ciphertext, _MAX_CIPHERTEXT)
+        ciphertext, aad = request.ciphertext, request.additional_authenticated_data
+        verify_checksum(request, "ciphertext", ciphertext)
+        verify_checksum(request, "additional_authenticated_data", aad)
+        check_size("additional_authenticated_data", aad)
+        check_size("ciphertext", ciphertext, _MAX_CIPHERTEXT)
         key = self._keys.key(request.name, inline=call.inline)
         require_purpose(key.message)
         try:
-            header = parse_header(request.ciphertext)
+            header = parse_header(ciphertext)
         except CryptoError:
             raise cannot_decrypt() from None
         if header.key_id != key_id(request.name):
@@ -97,15 +101,13 @@ class SymmetricEncryption:
             raise cannot_decrypt() from None
         lifecycle.require_enabled(version.message)
         try:
-            plaintext = open_message(
-                usable_cipher(version), version.ref, request.ciphertext, request.additional_authenticated_data
-            )
+            plaintext = open_message(version.cipher or no_cipher(version), version.ref, ciphertext, aad)
         except CryptoError:
             raise cannot_decrypt() from None
         response = DecryptResponse(
             plaintext=plaintext,
             used_primary=header.version == key.primary,
-            protection_level=version.message.protection_level,
+            protection_level=version.protection_level,
         )
         response.plaintext_crc32c.value = crc32c(plaintext)
         return response
@@ -128,23 +130,19 @@ class SymmetricEncryption:
         return version
 
 
-def usable_cipher(version: UsableVersion) -> Any:
-    if version.cipher is None:
-        raise Internal(f"The material of {version.message.name} is missing. Restore the store from a backup.")
-    return version.cipher
+def no_cipher(version: UsableVersion) -> Aead:
+    """The version is ENABLED and its material is not there."""
+    raise Internal(f"The material of {version.name} is missing. Restore the store from a backup.")
 
 
-def verify_checksums(request: Any, fields: tuple[str, ...]) -> list[bool]:
-    """For each field whether its checksum was sent, and so verified. Raises InvalidArgument on mismatch."""
-    verified = []
-    for field in fields:
-        sent = request.HasField(f"{field}_crc32c")
-        if sent and getattr(request, f"{field}_crc32c").value != crc32c(getattr(request, field)):
-            raise InvalidArgument(
-                f"The checksum in field {field}_crc32c did not match the data in field {field}."
-            )
-        verified.append(sent)
-    return verified
+def verify_checksum(request: Any, field: str, data: bytes) -> bool:
+    """Whether the field's checksum was sent, and so verified. Raises InvalidArgument where it is wrong."""
+    checksum = f"{field}_crc32c"
+    if not request.HasField(checksum):
+        return False
+    if getattr(request, checksum).value != crc32c(data):
+        raise InvalidArgument(f"The checksum in field {checksum} did not match the data in field {field}.")
+    return True
 
 
 def check_size(field: str, value: bytes, limit: int = MAX_BYTES) -> None:

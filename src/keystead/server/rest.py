@@ -35,6 +35,7 @@ from keystead.api.registry import Registry
 from keystead.api.status import as_api_error, to_json
 from keystead.api.transcoding import Match, Router, bind
 from keystead.server.health import Health
+from keystead.server.http_protocol import GatheringHttpProtocol
 from keystead.server.settings import MAX_BODY, Settings
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ def uvicorn_config(app: RestApp, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=GatheringHttpProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
