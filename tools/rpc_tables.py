@@ -43,7 +43,8 @@ MIXINS = {
 def rules_of(package: str, module: str, service: str) -> dict[str, list[list[str | None]]]:
     """`{rpc: [["POST /v1/...", body], ...]}` of one client."""
     transports = importlib.import_module(f"google.cloud.{package}.services.{module}.transports.rest_base")
-    base = next(c for n, c in vars(transports).items() if n.endswith("RestTransport") and n.startswith("_Base"))
+    bases = {name: kind for name, kind in vars(transports).items() if name.endswith("RestTransport")}
+    base = next(kind for name, kind in bases.items() if name.startswith("_Base"))
     table: dict[str, list[list[str | None]]] = {}
     for name, nested in vars(base).items():
         if not inspect.isclass(nested) or not name.startswith("_Base"):
