@@ -20,7 +20,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert settings.loopback
     assert (settings.port, settings.grpc_port) == (8080, 8081)
     assert settings.database_url == f"sqlite:///{tmp_path}/store.db"
-    assert settings.tables == tmp_path / "tables"
+    assert settings.tables_dir is None
     assert settings.tls is None
     assert not settings.dev
     assert not list(tmp_path.iterdir())
@@ -120,3 +120,11 @@ def test_tls_files(tmp_path: Path) -> None:
     cert.touch()
     key.touch()
     assert Settings(data_dir=tmp_path, tls_cert=cert, tls_key=key).tls == (cert, key)
+
+
+def test_input_tables_do_not_lie_in_the_data_directory(tmp_path: Path) -> None:
+    """Plaintext tables inside the data directory would break the promise made of that directory."""
+    inside = tmp_path / "data" / "tables"
+    inside.mkdir(parents=True)
+    with pytest.raises(SettingsError, match="inside the data directory"):
+        Settings(data_dir=tmp_path / "data", tables_dir=inside)

@@ -36,7 +36,8 @@ class Settings:
     store_url: SQLAlchemy URL; empty means `store.db` in the data directory. Kept out of `repr`, as it may
     hold a password.
     universe: domain of the service host names, `cloudkms.<universe>`.
-    tables_dir: directory that `bq://project.dataset.table` is read from; None means `tables` in data_dir.
+    tables_dir: directory that `bq://project.dataset.table` is read from; without one there are no tables.
+    It is the customer's own, so not inside data_dir, of which nothing is to be readable without the key.
     aml_regions: locations offered by AML AI beyond Google's own.
     key_poll_interval: how often keys of other key services are asked after.
     max_body: bytes a request may have on either listener. The largest Cloud KMS request is a 64 KiB
@@ -78,11 +79,6 @@ class Settings:
         return self.store_url or f"sqlite:///{self.data_dir / 'store.db'}"
 
     @property
-    def tables(self) -> Path:
-        """The directory of source tables, the default filled in."""
-        return self.tables_dir or self.data_dir / "tables"
-
-    @property
     def tls(self) -> tuple[Path, Path] | None:
         """Certificate chain and private key, or None for plain listeners."""
         if self.tls_cert is None or self.tls_key is None:
@@ -104,6 +100,11 @@ class Settings:
     def _check_paths(self) -> None:
         if self.data_dir.exists() and not self.data_dir.is_dir():
             raise SettingsError(f"--data-dir {self.data_dir} is not a directory. Name a directory.")
+        if self.tables_dir is not None and self.tables_dir.absolute().is_relative_to(self.data_dir):
+            raise SettingsError(
+                f"--tables-dir {self.tables_dir} is inside the data directory, where nothing may be readable "
+                "without its key. Name a directory elsewhere."
+            )
         if self.tables_dir is not None and not self.tables_dir.is_dir():
             raise SettingsError(
                 f"--tables-dir {self.tables_dir} is not a directory. Create it, or name another."
