@@ -23,8 +23,9 @@ _STOP_S = 30.0
 class LiveServer:
     """One server at a time over `root/data`, with the input tables in `root/tables`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *options: str) -> None:
         self.root = root
+        self._options = options
         self.data_dir = root / "data"
         self.tables_dir = root / "tables"
         self.tables_dir.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ class LiveServer:
         """The command line that serves this data directory."""
         serve = [sys.executable, "-m", "keystead", "serve", "--data-dir", str(self.data_dir)]
         ports = ["--port", "0", "--grpc-port", "0"]
-        return [*serve, *ports, "--tables-dir", str(self.tables_dir), *more]
+        return [*serve, *ports, "--tables-dir", str(self.tables_dir), *self._options, *more]
 
     def start(self) -> None:
         """Start it and wait until it says where it listens. Raises AssertionError with its log if it ends."""
@@ -82,6 +83,13 @@ class LiveServer:
         self._process.kill()
         self._process.wait()
         self._process = None
+
+    def ended(self) -> int:
+        """Its exit status, once it ends by itself. Raises TimeoutExpired if it does not."""
+        assert self._process is not None, "the server was not started"
+        status = self._process.wait(timeout=_STOP_S)
+        self._process = None
+        return status
 
     def stop(self) -> int:
         """SIGTERM, and its exit status; nothing if it does not run."""

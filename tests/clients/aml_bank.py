@@ -52,7 +52,8 @@ def aml_client(live: LiveServer, transport: str, token: str = OWNER) -> Any:
     """google-cloud-financialservices."""
     if transport == "rest":
         options = {"api_endpoint": f"{live.url}/financialservices"}
-        return aml_v1.AMLClient(transport="rest", credentials=Token(token), client_options=options)
+        credentials: Any = Token  # its package has no annotations
+        return aml_v1.AMLClient(transport="rest", credentials=credentials(token), client_options=options)
     return aml_v1.AMLClient(transport=AMLGrpcTransport(channel=channel(live, token)))
 
 

@@ -133,7 +133,7 @@ def test_wrong_datasets_are_refused(bank: Bank, instance: str) -> None:
         assert isinstance(error, exceptions.BadRequest)
         assert words in error.message
     lost = bank.make_dataset(instance, "wrong", table_specs={**SPECS, "party": f"{INPUT}.nobody"})
-    with pytest.raises(exceptions.GoogleAPICallError, match="TABLE_EXISTENCE in party"):
+    with pytest.raises(exceptions.NotFound, match="Not found: the input table given as 'party'"):
         ended(lost)
     listed = [each.name for each in bank.aml.list_datasets(request={"parent": instance})]
     assert listed == []

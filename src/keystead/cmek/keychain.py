@@ -119,11 +119,11 @@ class Keychain:
         row = self._row(resource)
         if row is None:
             return Answer.ENABLED
+        lease = self._leases.get(resource)  # one that is taken later has its own, later answer
         try:
             with self._open(row):
                 pass
         except KeyUnavailableError as error:
-            lease = self._leases.pop(resource, None)
             if lease is not None:
                 lease.end(error)
             return error.answer

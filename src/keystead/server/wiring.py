@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -61,12 +63,23 @@ from keystead.server.loops import Loop
 from keystead.server.settings import Settings
 from keystead.store.collection import Collection
 from keystead.store.engine import Store, open_store
-from keystead.store.lock import DataDirLock, server_lock
+from keystead.store.lock import DataDirLock, ServerLock, server_lock
+
+log = logging.getLogger(__name__)
 
 DEV_OWNER = "user:owner@example.com"
 SCHEDULE_S = 1.0
+LOCK_S = 1.0
 API_THREADS = 16
 OPERATION_THREADS = 4
+
+
+@dataclass(frozen=True)
+class _Locks:
+    """What a server holds while it serves: `all`, the store too; `server` can be lost with its database."""
+
+    all: ExitStack
+    server: ServerLock
 
 
 @dataclass
@@ -89,7 +102,7 @@ class Platform:
     protected: ProtectedResources
     aml: AmlAi
     _root_key: RootKey
-    _locks: ExitStack
+    _locks: _Locks
     _executors: tuple[ThreadPoolExecutor, ...]
     _loops: list[Loop] = field(default_factory=list)
 
@@ -103,9 +116,18 @@ class Platform:
         self._loops = [
             Loop("key-schedule", lambda: self.schedule.run_due(self.clock.now()), SCHEDULE_S),
             Loop("key-poll", self.guard.poll, poll_s),
+            Loop("server-lock", self._check_lock, LOCK_S),
         ]
         for loop in self._loops:
             loop.start()
+
+    def _check_lock(self) -> None:
+        """Another server may take the store once the lock on it is lost, and what is in memory here would
+        then no longer follow the store: stop serving."""
+        if not self._locks.server.held():
+            log.critical("the lock on the store was lost (its database went away?); this server stops")
+            self.health.stopping()
+            signal.raise_signal(signal.SIGTERM)
 
     def close(self) -> None:
         """Stop in the order in which the parts depend on each other; wipe every key."""
@@ -118,8 +140,7 @@ class Platform:
         for keychain in self.keychains:
             keychain.close()
         self._root_key.close()
-        self._locks.close()
-        self.store.close()
+        self._locks.all.close()
 
 
 def build(settings: Settings, clock: Clock | None = None) -> Platform:
@@ -130,10 +151,12 @@ def build(settings: Settings, clock: Clock | None = None) -> Platform:
     locks.enter_context(DataDirLock(settings.data_dir))
     try:
         store = open_store(settings.database_url)
-        locks.enter_context(server_lock(store))
+        locks.callback(store.close)
+        lock = server_lock(store)
+        locks.enter_context(lock)
         seal = FileSeal(settings.data_dir / "seal" / "root.key", create=_is_new(store))
         root_key = RootKey.open(store, seal)
-        return _assemble(settings, clock, store, root_key, locks)
+        return _assemble(settings, clock, store, root_key, _Locks(locks, lock))
     except BaseException:
         locks.close()
         raise
@@ -183,9 +206,7 @@ def _ground(settings: Settings, clock: Clock, store: Store) -> _Ground:
     )
 
 
-def _assemble(
-    settings: Settings, clock: Clock, store: Store, root_key: RootKey, locks: ExitStack
-) -> Platform:
+def _assemble(settings: Settings, clock: Clock, store: Store, root_key: RootKey, locks: _Locks) -> Platform:
     ground = _ground(settings, clock, store)
     schedule = _add_key_service(ground, root_key)
     _add_identity_and_audit(ground)
