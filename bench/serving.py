@@ -4,7 +4,7 @@ REST: a 32-byte Encrypt against an empty bare ASGI application on the same uvico
 gRPC: the same call against an empty grpc.aio handler with the same messages. Server CPU per call is
 compared; authorization, audit decision, checksums and encryption are all in our number.
 
-Run: `python bench/serving.py [--rounds 7] [--rest-calls 12000] [--grpc-calls 3000]`. Exit status 1 if a
+Run: `python bench/serving.py [--rounds 9] [--rest-calls 12000] [--grpc-calls 6000]`. Exit status 1 if a
 target is missed.
 """
 
@@ -43,9 +43,9 @@ EncryptResponse = service.EncryptResponse.pb()
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rest-calls", type=int, default=12000)
-    parser.add_argument("--grpc-calls", type=int, default=3000)
+    parser.add_argument("--grpc-calls", type=int, default=6000)
     parser.add_argument("--empty", nargs=2, metavar=("DOOR", "PORTS_FILE"), help=argparse.SUPPRESS)
     parser.add_argument("--answer", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()

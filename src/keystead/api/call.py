@@ -44,8 +44,7 @@ class Call:
     principal: the proven caller as an IAM member (`user:a@example.com`), or None.
     tx: the store transaction the function runs in; None for hot functions and those that open their
     own by `transaction()`.
-    describe: sets caller_ip, user_agent and deadline, for listeners to whom they cost something; called
-    unless the call is answered on the event loop, where nobody asks for them.
+    caller_ip, user_agent, deadline: not asked for where a hot call is answered on the event loop.
     resource: the canonical name that was authorized. service: the API that was asked.
     response: what is answered, for the audit record; a function with a transaction of its own sets it there.
     audit: facts a function adds to its audit record (`metadata` of AuditLog).
@@ -56,7 +55,6 @@ class Call:
     user_agent: str = ""
     deadline: dt.datetime | None = None
     inline: bool = False
-    describe: Callable[[Call], None] | None = None
     tx: Any = None
     resource: str = ""
     service: str = ""

@@ -121,8 +121,6 @@ class Dispatcher:
                 return self.inline(method, request, call)
             except WouldBlock:
                 pass
-        if call.describe is not None:
-            call.describe(call)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._blocking, method, request, call)
 
@@ -149,7 +147,8 @@ class Dispatcher:
             epoch = self._store.epoch
             known = (method.spec.rpc, getattr(request, method.spec.on), call.principal)
             if self._passes.get(known) == epoch:
-                _check_fields(method.spec, request)
+                if method.spec.checked:
+                    _check_fields(method.spec, request)
                 call.resource = known[1]
                 return method.function(call, request)
             permission = self._prepare(method, request, call)

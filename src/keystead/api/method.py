@@ -19,6 +19,7 @@ import re
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 from keystead.api.names import NameTemplate
@@ -88,6 +89,11 @@ class MethodSpec:
     hot: bool
     own_transaction: bool
     templates: tuple[NameTemplate, ...]
+
+    @cached_property
+    def checked(self) -> bool:
+        """Whether any field is required or unsupported."""
+        return bool(self.required or self.unsupported)
 
     @property
     def short_name(self) -> str:

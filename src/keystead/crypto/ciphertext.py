@@ -59,7 +59,11 @@ class KeyVersionRef:
 
     def message_aad(self, caller_aad: bytes) -> bytes:
         """What a message of this version is bound to."""
-        return self._bound + encode_field(caller_aad)
+        return self._bound + encode_field(caller_aad) if caller_aad else self._bound_to_nothing_more
+
+    @cached_property
+    def _bound_to_nothing_more(self) -> bytes:
+        return self._bound + encode_field(b"")
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,13 @@ class UsableVersion:
 class CachedKey:
     """A key in one epoch, with those of its versions that were asked for."""
 
-    __slots__ = ("message", "primary", "versions")
+    __slots__ = ("encrypting", "message", "primary", "versions")
 
     def __init__(self, message: Any, primary: int) -> None:
         self.message = message
         self.primary = primary
         self.versions: dict[int, UsableVersion] = {}
+        self.encrypting: UsableVersion | None = None  # the primary, once it was found fit to encrypt
 
 
 class KeyCache:

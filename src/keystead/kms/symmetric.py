@@ -53,8 +53,8 @@ class SymmetricEncryption:
     )
     def encrypt(self, call: Call, request: EncryptRequest) -> EncryptResponse:
         plaintext, aad = request.plaintext, request.additional_authenticated_data
-        plaintext_verified = verify_checksum(request, "plaintext", plaintext)
-        aad_verified = verify_checksum(request, "additional_authenticated_data", aad)
+        plaintext_verified = verify_checksum(request, "plaintext_crc32c", plaintext)
+        aad_verified = verify_checksum(request, "additional_authenticated_data_crc32c", aad)
         if len(plaintext) > MAX_BYTES or len(aad) > MAX_BYTES:
             check_size("plaintext", plaintext)
             check_size("additional_authenticated_data", aad)
@@ -83,8 +83,8 @@ class SymmetricEncryption:
     )
     def decrypt(self, call: Call, request: DecryptRequest) -> DecryptResponse:
         ciphertext, aad = request.ciphertext, request.additional_authenticated_data
-        verify_checksum(request, "ciphertext", ciphertext)
-        verify_checksum(request, "additional_authenticated_data", aad)
+        verify_checksum(request, "ciphertext_crc32c", ciphertext)
+        verify_checksum(request, "additional_authenticated_data_crc32c", aad)
         check_size("additional_authenticated_data", aad)
         check_size("ciphertext", ciphertext, _MAX_CIPHERTEXT)
         key = self._keys.key(request.name, inline=call.inline)
@@ -116,6 +116,8 @@ class SymmetricEncryption:
         """The version that a key or version name encrypts with, checked to be usable."""
         is_key = name.count("/") == _KEY_SLASHES
         key = self._keys.key(name if is_key else key_of(name), inline=inline)
+        if is_key and key.encrypting is not None:
+            return key.encrypting
         require_purpose(key.message)
         if is_key:
             if not key.primary:
@@ -127,6 +129,8 @@ class SymmetricEncryption:
             number = version_number(name)
         version = self._keys.version(key, number, inline=inline)
         lifecycle.require_enabled(version.message)
+        if is_key:
+            key.encrypting = version
         return version
 
 
@@ -135,12 +139,12 @@ def no_cipher(version: UsableVersion) -> Aead:
     raise Internal(f"The material of {version.name} is missing. Restore the store from a backup.")
 
 
-def verify_checksum(request: Any, field: str, data: bytes) -> bool:
-    """Whether the field's checksum was sent, and so verified. Raises InvalidArgument where it is wrong."""
-    checksum = f"{field}_crc32c"
+def verify_checksum(request: Any, checksum: str, data: bytes) -> bool:
+    """Whether this checksum was sent, and so verified. Raises InvalidArgument where it is wrong."""
     if not request.HasField(checksum):
         return False
     if getattr(request, checksum).value != crc32c(data):
+        field = checksum.removesuffix("_crc32c")
         raise InvalidArgument(f"The checksum in field {checksum} did not match the data in field {field}.")
     return True
 

@@ -10,7 +10,7 @@ Google clients carry none). What a call does is not decided here: `api.dispatch`
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,8 @@ class GrpcListener:
             options=[
                 ("grpc.max_receive_message_length", max_message),
                 ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
+                # Messages are small: estimating the bandwidth by pings only costs.
+                ("grpc.http2.bdp_probe", 0),
             ]
         )
         self._server.add_generic_rpc_handlers([_Handlers(self._handlers(registry))])
@@ -115,16 +117,20 @@ class GrpcListener:
 
         async def serve(data: bytes, context: Any) -> Any:
             try:
-                call = self._call(context)
-                request = _parsed(parse, data)
+                metadata = context.invocation_metadata() or ()
+                call = Call(self._principal(metadata))
+                request = parse(data)
                 if hot:
                     try:
                         return inline(method, request, call)
                     except WouldBlock:
                         pass
+                self._describe(call, context, metadata)
                 return await dispatch(method, request, call)
             except ApiError as error:
                 failure = error
+            except DecodeError:
+                failure = InvalidArgument("The request message could not be parsed.")
             except Exception as error:
                 failure = as_api_error(error)
             return await _abort(context, failure)
@@ -137,37 +143,27 @@ class GrpcListener:
         async def refuse(_data: bytes, context: Any) -> Any:
             failure: ApiError = Unimplemented(f"The method {rpc} is not implemented.")
             try:
-                self._call(context)
+                self._principal(context.invocation_metadata() or ())
             except ApiError as error:
                 failure = error
             return await _abort(context, failure)
 
         return refuse
 
-    def _call(self, context: Any) -> Call:
+    def _principal(self, metadata: Iterable[tuple[str, Any]]) -> str | None:
         """Who calls. Raises Unauthenticated for credentials that prove nothing."""
-        credential: str | None = None
-        metadata = context.invocation_metadata() or ()
         for key, value in metadata:
             if key == "authorization":
-                credential = value
+                return self._authenticator.principal(value)
+        return self._authenticator.principal(None)
 
-        def describe(call: Call) -> None:
-            """From where, with what, until when."""
-            call.caller_ip = _address(context.peer())
-            call.user_agent = dict(metadata).get("user-agent", "")[:_USER_AGENT]
-            remaining = context.time_remaining()
-            if remaining is not None:
-                call.deadline = self._clock.now() + dt.timedelta(seconds=min(remaining, 86400.0))
-
-        return Call(self._authenticator.principal(credential), describe=describe)
-
-
-def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
-    try:
-        return parse(data)
-    except DecodeError:
-        raise InvalidArgument("The request message could not be parsed.") from None
+    def _describe(self, call: Call, context: Any, metadata: Iterable[tuple[str, Any]]) -> None:
+        """From where, with what, until when: dear to ask, and not needed for what is answered at once."""
+        call.caller_ip = _address(context.peer())
+        call.user_agent = dict(metadata).get("user-agent", "")[:_USER_AGENT]
+        remaining = context.time_remaining()
+        if remaining is not None:
+            call.deadline = self._clock.now() + dt.timedelta(seconds=min(remaining, 86400.0))
 
 
 async def _abort(context: Any, error: ApiError) -> Any:
