@@ -10,7 +10,7 @@ Google clients carry none). What a call does is not decided here: `api.dispatch`
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,18 +38,21 @@ _MAX_TRAILERS = 5 * 1024
 _MAX_TEXT = 1500
 _USER_AGENT = 1024
 
-Behavior = Callable[[bytes, Any], Awaitable[Any]]
+Metadata = Iterable[tuple[str, Any]]
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     """All handlers behind one look-up. Registering each method with grpcio, or each service, makes every call
     dearer by the number of them: a third more CPU with the RPCs of the served APIs."""
 
-    def __init__(self, handlers: dict[str, Any]) -> None:
+    def __init__(self, handlers: dict[str, Callable[[Metadata], Any]]) -> None:
         self._handlers = handlers
 
     def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method)
+        """The handler of one call. It is given the metadata here, where grpcio has it: asking the call's
+        context makes it once more."""
+        handler = self._handlers.get(handler_call_details.method)
+        return handler(handler_call_details.invocation_metadata or ()) if handler is not None else None
 
 
 class GrpcListener:
@@ -97,67 +100,63 @@ class GrpcListener:
         """Take no new calls, and give running ones `grace` seconds to end."""
         await self._server.stop(grace)
 
-    def _handlers(self, registry: Registry) -> dict[str, Any]:
-        """Handlers by path. grpcio answers UNIMPLEMENTED to what has none."""
-        served = {
-            f"/{rpc}": grpc.unary_unary_rpc_method_handler(
-                self._behavior(method), response_serializer=method.response_type.SerializeToString
-            )
-            for rpc, method in registry.methods.items()
-        }
-        refused = {
-            f"/{rpc}": grpc.unary_unary_rpc_method_handler(self._refusal(rpc))
-            for rpc in registry.unimplemented()
-        }
-        return served | refused
+    def _handlers(self, registry: Registry) -> dict[str, Callable[[Metadata], Any]]:
+        """Handlers by path, made for each call. grpcio answers UNIMPLEMENTED to what has none."""
+        served = {f"/{rpc}": self._serving(method) for rpc, method in registry.methods.items()}
+        return served | {f"/{rpc}": self._refusing(rpc) for rpc in registry.unimplemented()}
 
-    def _behavior(self, method: Method) -> Behavior:
-        parse = method.request_type.FromString
+    def _serving(self, method: Method) -> Callable[[Metadata], Any]:
+        parse, serialize = method.request_type.FromString, method.response_type.SerializeToString
         dispatch, inline, hot = self._dispatcher.dispatch, self._dispatcher.inline, method.spec.hot
 
-        async def serve(data: bytes, context: Any) -> Any:
-            try:
-                metadata = context.invocation_metadata() or ()
-                call = Call(self._principal(metadata))
-                request = parse(data)
-                if hot:
-                    try:
-                        return inline(method, request, call)
-                    except WouldBlock:
-                        pass
-                self._describe(call, context, metadata)
-                return await dispatch(method, request, call)
-            except ApiError as error:
-                failure = error
-            except DecodeError:
-                failure = InvalidArgument("The request message could not be parsed.")
-            except Exception as error:
-                failure = as_api_error(error)
-            return await _abort(context, failure)
+        def handler(metadata: Metadata) -> Any:
+            async def serve(data: bytes, context: Any) -> Any:
+                try:
+                    call = Call(self._principal(metadata))
+                    request = parse(data)
+                    if hot:
+                        try:
+                            return inline(method, request, call)
+                        except WouldBlock:
+                            pass
+                    self._describe(call, context, metadata)
+                    return await dispatch(method, request, call)
+                except ApiError as error:
+                    failure = error
+                except DecodeError:
+                    failure = InvalidArgument("The request message could not be parsed.")
+                except Exception as error:
+                    failure = as_api_error(error)
+                return await _abort(context, failure)
 
-        return serve
+            return grpc.unary_unary_rpc_method_handler(serve, response_serializer=serialize)
 
-    def _refusal(self, rpc: str) -> Behavior:
+        return handler
+
+    def _refusing(self, rpc: str) -> Callable[[Metadata], Any]:
         """What answers an RPC of a served API that no function declares."""
 
-        async def refuse(_data: bytes, context: Any) -> Any:
-            failure: ApiError = Unimplemented(f"The method {rpc} is not implemented.")
-            try:
-                self._principal(context.invocation_metadata() or ())
-            except ApiError as error:
-                failure = error
-            return await _abort(context, failure)
+        def handler(metadata: Metadata) -> Any:
+            async def refuse(_data: bytes, context: Any) -> Any:
+                failure: ApiError = Unimplemented(f"The method {rpc} is not implemented.")
+                try:
+                    self._principal(metadata)
+                except ApiError as error:
+                    failure = error
+                return await _abort(context, failure)
 
-        return refuse
+            return grpc.unary_unary_rpc_method_handler(refuse)
 
-    def _principal(self, metadata: Iterable[tuple[str, Any]]) -> str | None:
+        return handler
+
+    def _principal(self, metadata: Metadata) -> str | None:
         """Who calls. Raises Unauthenticated for credentials that prove nothing."""
         for key, value in metadata:
             if key == "authorization":
                 return self._authenticator.principal(value)
         return self._authenticator.principal(None)
 
-    def _describe(self, call: Call, context: Any, metadata: Iterable[tuple[str, Any]]) -> None:
+    def _describe(self, call: Call, context: Any, metadata: Metadata) -> None:
         """From where, with what, until when: dear to ask, and not needed for what is answered at once."""
         call.caller_ip = _address(context.peer())
         call.user_agent = dict(metadata).get("user-agent", "")[:_USER_AGENT]

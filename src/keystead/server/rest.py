@@ -27,10 +27,11 @@ import orjson
 import uvicorn
 
 from keystead.api import jsonpb
-from keystead.api.call import Call
+from keystead.api.call import Call, WouldBlock
 from keystead.api.clock import Clock
 from keystead.api.dispatch import Dispatcher
 from keystead.api.errors import ApiError, DeadlineExceeded, InvalidArgument, NotFound, PermissionDenied
+from keystead.api.method import Method
 from keystead.api.registry import Registry
 from keystead.api.status import as_api_error, to_json
 from keystead.api.transcoding import Match, Router, bind
@@ -49,8 +50,8 @@ Headers = dict[bytes, bytes]
 _COMMON = (
     (b"content-type", b"application/json; charset=UTF-8"),
     (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"private"),
 )
+_PRIVATE = (b"cache-control", b"private")
 _CHALLENGE = (b"www-authenticate", b'Bearer realm="https://accounts.google.com/"')
 _ALLOW = (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 _OVERRIDES = frozenset({"GET", "PUT", "PATCH", "DELETE"})
@@ -146,6 +147,8 @@ class RestApp:
         if answer.compressible and len(body) > self._limits.gzip_above and _takes_gzip(headers):
             body = _gzip(body)
             extra = (*extra, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
+        if scope["method"] != "POST":  # no cache keeps the answer to a POST
+            extra = (*extra, _PRIVATE)
         length = (b"content-length", str(len(body)).encode())
         await send(
             {"type": "http.response.start", "status": answer.status, "headers": [*_COMMON, length, *extra]}
@@ -176,30 +179,39 @@ class RestApp:
         credential = headers.get(b"authorization")
         principal = self._authenticator.principal(credential.decode("latin-1") if credential else None)
         request, enum_numbers = bind(match, query, body)
-        client = scope.get("client")
-        agent = headers.get(b"user-agent", b"")
-        call = Call(
-            principal,
-            caller_ip=client[0] if client else "private",
-            user_agent=agent[:_USER_AGENT].decode("latin-1"),
-        )
         method = match.route.method
         if method is None:  # `bind` has refused it
             raise NotFound("Method not found.")
-        timeout = _timeout(headers)
-        if timeout is None:
-            response = await self._dispatcher.dispatch(method, request, call)
-        else:
-            call.deadline = self._clock.now() + dt.timedelta(seconds=timeout)
+        call = Call(principal)
+        if method.spec.hot:
             try:
-                async with asyncio.timeout(timeout):
-                    response = await self._dispatcher.dispatch(method, request, call)
-            except TimeoutError:
-                raise DeadlineExceeded("The deadline expired before the operation could complete.") from None
-        # Hot calls answer ciphertext, signatures and random bytes: compression would be wasted on them.
+                response = self._dispatcher.inline(method, request, call)
+            except WouldBlock:
+                pass
+            else:
+                # Ciphertext, signatures and random bytes: compression would be wasted on them.
+                return _Answer(200, jsonpb.dumps(response, enum_numbers=enum_numbers), compressible=False)
+        response = await self._dispatched(method, request, call, headers, scope)
         return _Answer(
             200, jsonpb.dumps(response, enum_numbers=enum_numbers), compressible=not method.spec.hot
         )
+
+    async def _dispatched(
+        self, method: Method, request: Any, call: Call, headers: Headers, scope: Scope
+    ) -> Any:
+        """The answer to a call that takes time, told from where, with what and until when it comes."""
+        client = scope.get("client")
+        call.caller_ip = client[0] if client else "private"
+        call.user_agent = headers.get(b"user-agent", b"")[:_USER_AGENT].decode("latin-1")
+        timeout = _timeout(headers)
+        if timeout is None:
+            return await self._dispatcher.dispatch(method, request, call)
+        call.deadline = self._clock.now() + dt.timedelta(seconds=timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._dispatcher.dispatch(method, request, call)
+        except TimeoutError:
+            raise DeadlineExceeded("The deadline expired before the operation could complete.") from None
 
     def _find(self, verb: str, raw_path: bytes, host: bytes) -> Match | None:
         """The RPC of a path, asked for under a host name. Raises PermissionDenied for a foreign one."""
