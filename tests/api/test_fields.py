@@ -1,4 +1,4 @@
-"""Field paths: reading, writing, presence and clearing in official messages."""
+"""Field paths: reading, writing and presence in official messages."""
 
 from __future__ import annotations
 
@@ -48,17 +48,6 @@ def test_presence_of_oneofs_maps_and_empty_messages() -> None:
     key.labels["a"] = "b"
     key.key_access_justifications_policy.SetInParent()
     assert [fields.has_path(key, path) for path in paths] == [True, True, True]
-
-
-def test_clear() -> None:
-    """Clearing removes a field from its parent, and does nothing where the parent is not set."""
-    request = UpdateCryptoKeyRequest()
-    fields.clear_path(request, "crypto_key.version_template.algorithm")
-    assert not request.HasField("crypto_key")
-    request.crypto_key.version_template.algorithm = 1
-    fields.clear_path(request, "crypto_key.version_template.algorithm")
-    assert not fields.has_path(request, "crypto_key.version_template.algorithm")
-    assert request.crypto_key.HasField("version_template")
 
 
 @pytest.mark.parametrize("path", ["nothing", "crypto_key.nothing"])

@@ -15,19 +15,6 @@ class WouldBlock(Exception):
     """A hot function met something that is not in memory: run it again in a thread."""
 
 
-class ReadTransaction(Protocol):
-    """A consistent view of the store, with one repository per kind of row (store.ReadTx)."""
-
-    @property
-    def resources(self) -> Any: ...
-
-
-class WriteTransaction(ReadTransaction, Protocol):
-    """A store transaction; all of it happens or none (store.WriteTx)."""
-
-    def after_commit(self, callback: Callable[[], None]) -> None: ...
-
-
 class Transactions(Protocol):
     """Where transactions come from (store.Store). `epoch` rises with every change of what is cached."""
 

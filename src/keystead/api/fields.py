@@ -1,4 +1,4 @@
-"""Field paths of protobuf messages: reading, writing, presence, clearing.
+"""Field paths of protobuf messages: reading, writing, presence.
 
 Paths are dotted proto (snake_case) names, `crypto_key.version_template.algorithm`. They never walk
 into repeated fields or maps.
@@ -45,14 +45,3 @@ def has_path(message: Message, path: str) -> bool:
     if descriptor.has_presence:
         return bool(holder.HasField(last))
     return bool(getattr(holder, last))
-
-
-def clear_path(message: Message, path: str) -> None:
-    """Clear a path; nothing happens where a parent is unset."""
-    holder: Any = message
-    *parents, last = path.split(".")
-    for part in parents:
-        if not holder.HasField(part):
-            return
-        holder = getattr(holder, part)
-    holder.ClearField(last)

@@ -154,18 +154,12 @@ def build(settings: Settings, clock: Clock | None = None) -> Platform:
         locks.callback(store.close)
         lock = server_lock(store)
         locks.enter_context(lock)
-        seal = FileSeal(settings.data_dir / "seal" / "root.key", create=_is_new(store))
+        seal = FileSeal(settings.data_dir / "seal" / "root.key", create=True)
         root_key = RootKey.open(store, seal)
         return _assemble(settings, clock, store, root_key, _Locks(locks, lock))
     except BaseException:
         locks.close()
         raise
-
-
-def _is_new(store: Store) -> bool:
-    """A seal file is made for a new store only: for an old one it would open nothing."""
-    with store.read() as tx:
-        return tx.meta.get(ROOT_KEY) is None
 
 
 @dataclass(frozen=True)
