@@ -8,8 +8,8 @@ store, IAM in development mode, the audit trail, the root key under a file seal,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from google.iam.v1 import policy_pb2
 from keystead.api.call import Call
 from keystead.api.clock import ManualClock
 from keystead.api.dispatch import Dispatcher
-from keystead.api.locations import Locations, Offer
+from keystead.api.locations import Locations
+from keystead.api.operations import OperationRunner, Operations
 from keystead.api.registry import Registry
 from keystead.audit.trail import Trail
 from keystead.iam.audit_configs import AuditConfigs
@@ -28,26 +29,21 @@ from keystead.iam.hierarchy import Projects, ensure_organization
 from keystead.iam.iam_policy import IamPolicy, ResourceType
 from keystead.iam.policies import PolicyEvents, write_policy
 from keystead.iam.service_agents import ensure_agent
-from keystead.kms.cryptokeys import CryptoKeys
+from keystead.kms.assembly import assemble, policy_carriers
+from keystead.kms.backends import Backend
+from keystead.kms.backends.software import SoftwareBackend
 from keystead.kms.events import KeyEvents
-from keystead.kms.keycache import KeyCache
-from keystead.kms.keyrings import KeyRings
-from keystead.kms.material import Material
 from keystead.kms.messages import (
     CreateCryptoKeyRequest,
     CreateKeyRingRequest,
     DecryptRequest,
     DestroyCryptoKeyVersionRequest,
     EncryptRequest,
-    LocationMetadata,
     UpdateCryptoKeyVersionRequest,
 )
 from keystead.kms.rootkey import RootKey
-from keystead.kms.schedule import KeySchedule
 from keystead.kms.seals.file import FileSeal
-from keystead.kms.service import KEY, KEYS, KMS, LOCATIONS, RING, RINGS
-from keystead.kms.symmetric import SymmetricEncryption
-from keystead.kms.versions import CryptoKeyVersions
+from keystead.kms.service import KMS, RINGS
 from keystead.store.collection import Collection
 from keystead.store.engine import open_store
 
@@ -57,11 +53,24 @@ LOCATION = f"{PROJECT}/locations/europe-west4"
 CRYPTER = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 
 
+class AtOnce(Executor):
+    """Runs what is submitted before `submit` returns: operations are done when their call is answered."""
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*args, **kwargs))
+        return done
+
+
 class Platform:
     """One process's worth of Keystead. `OWNER` is Owner of the organization; nobody else has any grant."""
 
     def __init__(
-        self, directory: Path, clock: ManualClock | None = None, executor: Executor | None = None
+        self,
+        directory: Path,
+        clock: ManualClock | None = None,
+        executor: Executor | None = None,
+        backends: Iterable[Backend] = (),
     ) -> None:
         self.directory = directory
         self.clock = clock or ManualClock()
@@ -77,27 +86,21 @@ class Platform:
             self.registry, self.store, self.authorizer, trail, self.clock, executor=executor
         )
         self.key_events, self.policy_events = KeyEvents(), PolicyEvents()
-        self.material = Material(self.root_key)
-        self.versions = CryptoKeyVersions(self.material, self.key_events)
-        self.cache = KeyCache(self.store, self.material)
-        self.key_events.subscribe(self.cache.key_changed)
-        self.schedule = KeySchedule(self.store, self.versions, self.material, self.key_events)
+        self.operations = OperationRunner(self.store, self.clock, AtOnce())
+        all_backends = [SoftwareBackend(self.root_key), *backends]
+        self.keys = assemble(self.store, self.clock, self.operations, self.key_events, all_backends)
+        self.cache, self.schedule = self.keys.cache, self.keys.schedule
         self.registry.add(self._handlers())
         self._rpcs = {method.spec.short_name: rpc for rpc, method in self.registry.methods.items()}
         self._given: dict[str, set[tuple[str, str]]] = {}
         self.grant(self.organization, OWNER, "roles/owner")
 
     def _handlers(self) -> list[Any]:
-        types = [
-            ResourceType(RING, "cloudkms.keyRings", KMS, _exists(RINGS)),
-            ResourceType(KEY, "cloudkms.cryptoKeys", KMS, _exists(KEYS)),
-        ]
+        types = [ResourceType(shape, prefix, KMS, exists) for shape, prefix, exists in policy_carriers()]
         return [
-            KeyRings(LOCATIONS),
-            CryptoKeys(self.versions, self.key_events),
-            self.versions,
-            SymmetricEncryption(self.cache),
-            Locations({KMS: Offer(LOCATIONS, LocationMetadata())}),
+            *self.keys.handlers,
+            Locations({KMS: self.keys.offer}),
+            Operations(self.operations, [KMS]),
             IamPolicy(types, self.authorizer, self.policy_events, services=[KMS]),
         ]
 
@@ -207,10 +210,3 @@ def running(directory: Path, clock: ManualClock | None = None) -> Iterator[Platf
         yield platform
     finally:
         platform.close()
-
-
-def _exists(kind: Collection) -> Callable[[Any, str], None]:
-    def require(tx: Any, name: str) -> None:
-        kind.require(tx, name)
-
-    return require

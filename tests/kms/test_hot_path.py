@@ -193,7 +193,7 @@ def test_data_access_is_recorded_where_it_is_asked_for(platform: Platform) -> No
 def test_a_disabled_keys_cipher_leaves_memory_at_once(platform: Platform) -> None:
     """Without any further call: when Disable has returned nothing holds the cipher any more."""
     encrypt(platform)
-    cipher = platform.cache.version(platform.cache.key(KEY, inline=True), 1, inline=True).cipher
+    cipher = platform.cache.version(platform.cache.key(KEY, inline=True), 1, inline=True).key
     assert holders_of(cipher)
     platform.set_state(FIRST, "DISABLED")
     gc.collect()
@@ -208,7 +208,7 @@ def test_a_slow_reader_does_not_bring_an_old_epoch_back(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key read before a commit and kept after it, while others read it anew, is not used."""
-    cache = KeyCache(platform.store, platform.cache._material)
+    cache = KeyCache(platform.store, platform.keys.material)
     original = platform.store.read
     slow: list[None] = []
 

@@ -30,6 +30,10 @@ TRANSITIONS = {
     ("DISABLED", "destroy"): "DESTROY_SCHEDULED",
     ("DESTROY_SCHEDULED", "restore"): "DISABLED",
     ("DESTROY_SCHEDULED", "time"): "DESTROYED",
+    ("PENDING_GENERATION", "made"): "ENABLED",
+    ("PENDING_GENERATION", "failed"): "GENERATION_FAILED",
+    ("PENDING_IMPORT", "made"): "ENABLED",
+    ("PENDING_IMPORT", "failed"): "IMPORT_FAILED",
 }
 
 
@@ -52,7 +56,7 @@ def apply(event: str, version: Any) -> None:
     elif event == "destroy":
         lifecycle.schedule_destruction(version, a_key(destroy_scheduled_duration={"seconds": 86400}), NOW)
     elif event == "restore":
-        lifecycle.restore(version)
+        lifecycle.restore(version, NOW - dt.timedelta(seconds=1))
     else:
         lifecycle.destroyed(version, NOW)
 
@@ -112,8 +116,47 @@ def test_destroy_time_follows_the_duration_and_restore_clears_it() -> None:
     version = a_version("ENABLED")
     lifecycle.schedule_destruction(version, a_key(destroy_scheduled_duration={"seconds": 864000}), NOW)
     assert moment(version.destroy_time) == NOW + dt.timedelta(days=10)
-    lifecycle.restore(version)
+    lifecycle.restore(version, NOW)
     assert not version.HasField("destroy_time")
+
+
+def test_what_is_due_for_destruction_is_not_restored() -> None:
+    """Once `destroy_time` is reached, the destruction may have begun: restoring is refused."""
+    version = a_version("DESTROY_SCHEDULED")
+    with pytest.raises(FailedPrecondition):
+        lifecycle.restore(version, NOW)
+    lifecycle.restore(version, NOW - dt.timedelta(microseconds=1))
+    assert version.state == lifecycle.DISABLED
+
+
+@pytest.mark.parametrize(("state", "event"), [pair for pair in TRANSITIONS if pair[1] in {"made", "failed"}])
+def test_what_was_pending_ends_enabled_or_failed_with_a_reason(state: str, event: str) -> None:
+    """A version becomes ENABLED with the time of its key, or failed with the reason and no such time."""
+    version = a_version(state)
+    reason = "" if event == "made" else "the token is full"
+    lifecycle.finished(version, NOW, reason)
+    assert lifecycle.State.Name(version.state) == TRANSITIONS[(state, event)]
+    importing = state == "PENDING_IMPORT"
+    assert (version.import_failure_reason if importing else version.generation_failure_reason) == reason
+    times = (version.HasField("generate_time"), version.HasField("import_time"))
+    assert times == (not reason and not importing, not reason and importing)
+    assert version.reimport_eligible == (importing and bool(reason))
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("imported", [False, True])
+def test_only_what_holds_no_key_and_never_held_an_imported_one_is_deletable(
+    state: str, imported: bool
+) -> None:
+    """DESTROYED, IMPORT_FAILED and GENERATION_FAILED can be deleted, unless the version was imported."""
+    version = a_version(state)
+    if imported:
+        version.import_time.FromDatetime(NOW)
+    if state in {"DESTROYED", "IMPORT_FAILED", "GENERATION_FAILED"} and not imported:
+        lifecycle.check_deletable(version)
+        return
+    with pytest.raises(FailedPrecondition):
+        lifecycle.check_deletable(version)
 
 
 def test_destruction_waits_for_its_time_to_the_microsecond() -> None:

@@ -15,11 +15,16 @@ class WouldBlock(Exception):
     """A hot function met something that is not in memory: run it again in a thread."""
 
 
+class NeedsMain(WouldBlock):
+    """What only the main process may do was about to be done, and nothing was done yet: a record or a change
+    must be written, or a token used. To the main process a WouldBlock like any other."""
+
+
 class Transactions(Protocol):
     """Where transactions come from (store.Store). `epoch` rises with every change of what is cached."""
 
-    epoch: int
-
+    @property
+    def epoch(self) -> int: ...
     def read(self) -> AbstractContextManager[Any]: ...
     def write(self) -> AbstractContextManager[Any]: ...
 

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from google.rpc import error_details_pb2
 
 from keystead.api import fields, names
-from keystead.api.call import Call, Transactions, WouldBlock
+from keystead.api.call import Call, NeedsMain, Transactions, WouldBlock
 from keystead.api.clock import Clock
 from keystead.api.errors import (
     ApiError,
@@ -36,7 +36,7 @@ from keystead.api.errors import (
     bad_field,
     permission_denied,
 )
-from keystead.api.method import LogKind, Method, MethodSpec
+from keystead.api.method import LogKind, Method, MethodSpec, Need
 from keystead.api.registry import Registry
 from keystead.api.status import as_api_error
 
@@ -89,6 +89,16 @@ class AuditEvent:
 _PASSES = 16_384
 
 Policy = Callable[[Method, Any, Call], None]
+
+
+class Door(Protocol):
+    """What a listener needs: a `Dispatcher`, or what stands for one in another process."""
+
+    def inline(self, method: Method, request: Any, call: Call) -> Any:
+        """Answer a hot call at once, or raise WouldBlock."""
+
+    async def dispatch(self, method: Method, request: Any, call: Call) -> Any:
+        """Answer any call. Raises ApiError."""
 
 
 class Dispatcher:
@@ -151,21 +161,38 @@ class Dispatcher:
                     _check_fields(method.spec, request)
                 call.resource = known[1]
                 return method.function(call, request)
-            permission = self._prepare(method, request, call)
-            if not self._granted(method, permission, call):
-                raise WouldBlock  # the denial must be recorded
-            if permission and not self._authorizer.admitted(call.resource, inline=True):
-                raise WouldBlock
-            if self._audit.wanted(method, call, inline=True):
-                raise WouldBlock
-            self._allow_inline(method, request, call)
-            if call.resource == known[1] and not self._policies and self._authorizer.timeless(known[1]):
-                self._remember(known, epoch)
-            return method.function(call, request)
+            return self._unwritten(method, request, call, known, epoch)
         except (ApiError, WouldBlock):
             raise
         except Exception as error:
             raise as_api_error(error) from error
+
+    def unwritten(self, method: Method, request: Any, call: Call) -> Any:
+        """A hot call in a thread of a process that only reads the store. Raises NeedsMain, with nothing done,
+        where something must be written: a denial, a record, a project that comes into being."""
+        call.inline = False
+        try:
+            known = (method.spec.rpc, getattr(request, method.spec.on), call.principal)
+            return self._unwritten(method, request, call, known, self._store.epoch)
+        except (ApiError, WouldBlock):
+            raise
+        except Exception as error:
+            raise as_api_error(error) from error
+
+    def _unwritten(
+        self, method: Method, request: Any, call: Call, known: tuple[str, str, str | None], epoch: int
+    ) -> Any:
+        permission = self._prepare(method, request, call)
+        if not self._granted(method, permission, call):
+            raise NeedsMain  # the denial must be recorded
+        if permission and not self._authorizer.admitted(call.resource, inline=call.inline):
+            raise NeedsMain
+        if self._audit.wanted(method, call, inline=call.inline):
+            raise NeedsMain
+        self._allow_inline(method, request, call)
+        if call.resource == known[1] and not self._policies and self._authorizer.timeless(known[1]):
+            self._remember(known, epoch)
+        return method.function(call, request)
 
     def _remember(self, known: tuple[str, str, str | None], epoch: int) -> None:
         """This principal's call of this method on this resource passed every step that depends on nothing
@@ -179,14 +206,16 @@ class Dispatcher:
             for policy in self._policies:
                 policy(method, request, call)
         except ApiError:
-            raise WouldBlock from None  # a refusal must be recorded
+            raise NeedsMain from None  # a refusal must be recorded
 
     def _blocking(self, method: Method, request: Any, call: Call) -> Any:
         call.inline = False
         try:
             permission = self._prepare(method, request, call)
             if not self._granted(method, permission, call):
-                self._deny(method, request, call, permission)
+                self._deny(method, request, call, permission, call.resource)
+            for need in method.spec.also:
+                self._require(need, method, request, call)
             return self._perform(method, request, call, permission)
         except ApiError:
             raise
@@ -227,8 +256,16 @@ class Dispatcher:
             call.principal or "", permission, call.resource, call.now, inline=call.inline
         )
 
-    def _deny(self, method: Method, request: Any, call: Call, permission: str) -> None:
-        error = permission_denied(permission, call.resource, method.service.name)
+    def _require(self, need: Need, method: Method, request: Any, call: Call) -> None:
+        permission = need.of(request)
+        if not permission or not fields.has_path(request, need.on):
+            return
+        resource = self._resource(need.on, need.templates, request, inline=False)
+        if not self._authorizer.allowed(call.principal or "", permission, resource, call.now, inline=False):
+            self._deny(method, request, call, permission, resource)
+
+    def _deny(self, method: Method, request: Any, call: Call, permission: str, resource: str) -> None:
+        error = permission_denied(permission, resource, method.service.name)
         event = AuditEvent(method, call, request, None, error, granted=False, permission=permission)
         with self._store.write() as tx:
             self._audit.record(tx, event)

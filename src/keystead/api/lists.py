@@ -5,6 +5,10 @@ not know where rows live: `collect` is given a function that seeks. Rows come wi
 order is the default order of the list (a store pads version numbers so that they sort as numbers); the
 field `name` orders by it.
 
+A page costs what it shows, however long the list: in the order of `name`, either way, it is sought, and at
+most MAX_SCAN rows are looked at for it. A page of a filtered list may so be short, or empty, with a token to
+go on (AIP-158: only a page without a token is the last).
+
 A page token says after which row to go on, and which list it belongs to: sent with any other parameters
 it is refused. It is not signed: it grants nothing, as the parent it is used with is authorized anew.
 """
@@ -30,14 +34,16 @@ from keystead.api.masks import find_field, is_map
 
 M = TypeVar("M", bound=Message | Mapping[str, Any])
 
-#: Rows after a sort key (None: from the first), ascending by it, at most so many; fewer only at the end.
+#: Rows after a sort key (None: from the first), in a list's order, at most so many; fewer only at the end.
 Fetch: TypeAlias = Callable[[str | None, int], Sequence[tuple[str, M]]]
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
-#: Rows looked at for one page of a filtered list; a page may come back short, with a token to go on.
+#: Rows looked at for one page: some tenths of a second, and between two pages a caller can stop.
 MAX_SCAN = 20_000
 
+# Rows asked for at once where a filter lets few of them through.
+_BATCH = 500
 _MAX_ORDER_TERMS = 10
 _TOKEN_VERSION = 1
 # Version, binding, offset; the sort key follows.
@@ -70,11 +76,6 @@ class PageRequest:
     offset: int = 0
     filter: filters.Filter | None = None
     order: tuple[OrderTerm, ...] = ()
-
-    @property
-    def seeks(self) -> bool:
-        """Whether the order asked for is that of the sort keys, so that a store can seek."""
-        return not self.order or self.order[0] == OrderTerm("name")
 
     def next_token(self, last_sort_key: str, offset: int = 0) -> str:
         """The token of the page that follows the row with this sort key.
@@ -154,16 +155,25 @@ def page_request(
     )
 
 
-def collect(page: PageRequest, fetch: Fetch[M], *, total: Callable[[], int] | None = None) -> Page[M]:
+def collect(
+    page: PageRequest,
+    fetch: Fetch[M],
+    *,
+    backward: Fetch[M] | None = None,
+    total: Callable[[], int] | None = None,
+) -> Page[M]:
     """The page asked for, out of a store's rows: raw messages or documents.
 
-    In the order of the sort keys it reads on from the last page, in batches, until the page is full or
-    MAX_SCAN rows were looked at. Any other order reads all rows of the parent and sorts them here. `total`
-    counts all rows; it is asked only where there is no filter. Raises InvalidArgument for a filter or order
-    that names a field the rows do not have.
+    `fetch` goes up the sort keys, `backward` down. In these orders it reads on from the last page, in
+    batches, until the page is full or MAX_SCAN rows were looked at. For any other order all rows of the
+    parent are read and sorted here, if they are no more than that. `total` counts all rows; it is asked only
+    where there is no filter. Raises InvalidArgument for a filter or order that names a field the rows do not
+    have, and for a list that is too long for its order.
     """
     count = total() if total is not None and page.filter is None else None
-    items, token = _seek(page, fetch) if page.seeks else _sorted(page, fetch)
+    first = page.order[0] if page.order else OrderTerm("name")
+    walk = backward if first.descending else fetch
+    items, token = _seek(page, walk) if first.path == "name" and walk is not None else _sorted(page, fetch)
     return Page(items, token, count)
 
 
@@ -179,25 +189,27 @@ def paginate(rows: Iterable[M], page: PageRequest, *, key: Callable[[M], str]) -
     return collect(page, fetch, total=lambda: len(keyed))
 
 
-def _seek(page: PageRequest, fetch: Fetch[M]) -> tuple[list[M], str]:
+def _seek(page: PageRequest, walk: Fetch[M]) -> tuple[list[M], str]:
     items: list[M] = []
-    after, last, seen = page.after, "", 0
-    batch = page.page_size + 1 if page.filter is None else max(page.page_size + 1, 200)
+    after, seen = page.after, 0
+    # One row more than the page holds tells whether there is a next one. No more at first, with a filter too:
+    # where it matches often, what is read beyond the page is read for nothing.
+    batch = page.page_size + 1
     while True:
-        rows = fetch(after, batch)
+        rows = walk(after, batch)
         for key, row in rows:
             if page.filter is None or page.filter.matches(row):
                 if len(items) == page.page_size:
-                    # One more row than asked for matches: only then is there a next page.
-                    return items, page.next_token(last)
+                    return items, page.next_token(after or "")
                 items.append(row)
-                last = key
             after = key
         seen += len(rows)
         if len(rows) < batch:
             return items, ""
-        if seen >= MAX_SCAN and after is not None:
-            return items, page.next_token(after)
+        # A full page does not look for the next match, which may be far away.
+        if len(items) == page.page_size or seen >= MAX_SCAN:
+            return items, page.next_token(after or "")
+        batch = min(batch * 2, max(page.page_size + 1, _BATCH), MAX_SCAN - seen)
 
 
 def _sorted(page: PageRequest, fetch: Fetch[M]) -> tuple[list[M], str]:
@@ -219,16 +231,18 @@ def _resume(page: PageRequest, keys: list[str]) -> int:
     after = page.after
     if after is None:
         return 0
-    if page.order[0] == OrderTerm("name", descending=True):
-        return next((at for at, key in enumerate(keys) if key < after), len(keys))
     # Behind the last row of the page before, wherever it is now; if it is gone, where it was.
     return next((at + 1 for at, key in enumerate(keys) if key == after), page.offset)
 
 
 def _all(fetch: Fetch[M]) -> Iterator[tuple[str, M]]:
     after: str | None = None
+    seen = 0
     while True:
         rows = fetch(after, MAX_PAGE_SIZE)
+        seen += len(rows)
+        if seen > MAX_SCAN:
+            raise _bad_order(f"a list of more than {MAX_SCAN} can be ordered by 'name' only")
         yield from rows
         if len(rows) < MAX_PAGE_SIZE:
             return

@@ -70,6 +70,21 @@ class HttpRule:
         return {path: NameTemplate(pattern or "*") for path, pattern in found}
 
 
+@dataclass(frozen=True)
+class Need:
+    """A permission that a call needs beside its first one: on the resource that field path `on` names, which
+    has one of the shapes in `templates`. Where the field is empty, or `permission` gives an empty text,
+    nothing is needed."""
+
+    permission: str | Callable[[Any], str]
+    on: str
+    templates: tuple[NameTemplate, ...] = ()
+
+    def of(self, request: Any) -> str:
+        """What this request needs; empty if nothing."""
+        return self.permission(request) if callable(self.permission) else self.permission
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 Permission: TypeAlias = "str | Callable[[Method, Any], str] | None"
 
@@ -89,6 +104,7 @@ class MethodSpec:
     hot: bool
     own_transaction: bool
     templates: tuple[NameTemplate, ...]
+    also: tuple[Need, ...] = ()
 
     @cached_property
     def checked(self) -> bool:
@@ -140,6 +156,7 @@ def method(
     hot: bool = False,
     own_transaction: bool = False,
     templates: Sequence[str] = (),
+    also: Sequence[Need] = (),
 ) -> Callable[[F], F]:
     """Declare the RPC that a method serves.
 
@@ -152,6 +169,7 @@ def method(
     required: field paths that must be set. unsupported: field paths that answer UNIMPLEMENTED when set.
     hot: the function may be tried on the event loop, where it is not told the time; it raises WouldBlock to
     be run in a thread.
+    also: what the caller needs beside `permission`; checked after it, and never on a hot call.
     own_transaction: the function opens `call.transaction()` itself, because it calls keys or engines
     before it writes.
 
@@ -166,7 +184,7 @@ def method(
         spec = MethodSpec(
             rpc=rpc, http=rules, permission=permission, on=on, log=log, required=tuple(required),
             unsupported=tuple(unsupported), redact=tuple(redact), hot=hot, own_transaction=own_transaction,
-            templates=tuple(shapes),
+            templates=tuple(shapes), also=tuple(also),
         )  # fmt: skip
         setattr(function, _MARK, spec)
         return function

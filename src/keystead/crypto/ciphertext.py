@@ -4,8 +4,9 @@ Property: a ciphertext names the key version that made it, and opens only under 
 and the caller's own associated data; copied to another key, relabelled with another version, or altered in
 any bit it fails like any wrong ciphertext. Decrypt therefore never tries keys until one fits.
 
-Layout (docs/formats.md, section 2): format (1) || key id (16) || version (4, big endian) || XAES-256-GCM
-message. Owns no key lookup: `parse_header` tells the caller which key to fetch.
+Layout (docs/formats.md, section 2): format (1) || key id (16) || version (4, big endian) || message of the
+key, which is XAES-256-GCM for keys in this process (format 1) and AES-256-GCM for keys in a token (format 2).
+Owns no key lookup: `parse_header` tells the caller which key to fetch.
 """
 
 from __future__ import annotations
@@ -13,23 +14,34 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 from keystead.crypto.aad import encode_aad, encode_field
-from keystead.crypto.aead import SEAL_OVERHEAD, Aead
+from keystead.crypto.aead import SEAL_OVERHEAD
 from keystead.crypto.errors import DecryptionError, MalformedError
 
-FORMAT = 1
+SOFTWARE_FORMAT = 1
+TOKEN_FORMAT = 2
 KEY_ID_SIZE = 16
 _HEADER = struct.Struct(f">B{KEY_ID_SIZE}sI")
 HEADER_SIZE = _HEADER.size
 CIPHERTEXT_OVERHEAD = HEADER_SIZE + SEAL_OVERHEAD
-"""How many bytes longer a ciphertext is than its plaintext."""
+"""How many bytes longer a ciphertext of format 1 is than its plaintext."""
+_SHORTEST = {SOFTWARE_FORMAT: CIPHERTEXT_OVERHEAD, TOKEN_FORMAT: HEADER_SIZE + 12 + 16}
 MAX_VERSION = (1 << 32) - 1
+
+
+class MessageCipher(Protocol):
+    """A key that seals messages under nonces of its own choice; `open` raises CryptoError."""
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes: ...
+    def open(self, message: bytes | memoryview, aad: bytes) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class KeyVersionRef:
-    """Which key version seals: the key's permanent id, its resource name, and the version number.
+    """Which key version seals: the key's permanent id, its resource name, the version number, and the format
+    of its messages.
 
     `key_id` is 16 random bytes made when the key is created; unlike the name it is never used twice, so a
     ciphertext of a deleted key cannot be taken for one of a later key with the same name. Raises ValueError
@@ -39,6 +51,7 @@ class KeyVersionRef:
     key_id: bytes
     key_name: str
     version: int
+    format: int = SOFTWARE_FORMAT
 
     def __post_init__(self) -> None:
         if len(self.key_id) != KEY_ID_SIZE:
@@ -49,7 +62,7 @@ class KeyVersionRef:
     @cached_property
     def header(self) -> bytes:
         """The first HEADER_SIZE bytes of every ciphertext of this version."""
-        return _HEADER.pack(FORMAT, self.key_id, self.version)
+        return _HEADER.pack(self.format, self.key_id, self.version)
 
     @cached_property
     def _bound(self) -> bytes:
@@ -75,7 +88,7 @@ class CiphertextHeader:
     version: int
 
 
-def seal_message(aead: Aead, ref: KeyVersionRef, plaintext: bytes, caller_aad: bytes) -> bytes:
+def seal_message(aead: MessageCipher, ref: KeyVersionRef, plaintext: bytes, caller_aad: bytes) -> bytes:
     """The ciphertext of `plaintext` by the key version `ref`, whose key `aead` holds.
 
     The plaintext may be empty.
@@ -88,22 +101,25 @@ def parse_header(ciphertext: bytes) -> CiphertextHeader:
 
     MalformedError if it is too short, of an unknown format or version 0.
     """
-    if len(ciphertext) < CIPHERTEXT_OVERHEAD:
+    if len(ciphertext) < HEADER_SIZE:
         raise MalformedError("a ciphertext is too short")
     form, key_id, version = _HEADER.unpack_from(ciphertext)
-    if form != FORMAT:
+    shortest = _SHORTEST.get(form)
+    if shortest is None:
         raise MalformedError("a ciphertext has an unknown format")
+    if len(ciphertext) < shortest:
+        raise MalformedError("a ciphertext is too short")
     if version == 0:
         raise MalformedError("a ciphertext names no key version")
     return CiphertextHeader(form, key_id, version)
 
 
-def open_message(aead: Aead, ref: KeyVersionRef, ciphertext: bytes, caller_aad: bytes) -> bytes:
+def open_message(aead: MessageCipher, ref: KeyVersionRef, ciphertext: bytes, caller_aad: bytes) -> bytes:
     """The plaintext of `seal_message(aead, ref, ..., caller_aad)`.
 
     Raises MalformedError as `parse_header` does, DecryptionError for everything else that does not fit.
     """
     header = parse_header(ciphertext)
-    if (header.key_id, header.version) != (ref.key_id, ref.version):
+    if (header.format, header.key_id, header.version) != (ref.format, ref.key_id, ref.version):
         raise DecryptionError
     return aead.open(memoryview(ciphertext)[HEADER_SIZE:], ref.message_aad(caller_aad))

@@ -11,8 +11,11 @@ from typing import Any
 from keystead.api import masks, names
 from keystead.api.call import Call
 from keystead.api.errors import NotFound, bad_field
-from keystead.api.method import LogKind, method
+from keystead.api.method import LogKind, Need, method
 from keystead.kms import lifecycle
+from keystead.kms.algorithms import ALGORITHMS, algorithm_of, require_fit
+from keystead.kms.checks import require_purpose
+from keystead.kms.deletion import check_not_retired
 from keystead.kms.events import Change, KeyEvents
 from keystead.kms.messages import (
     CreateCryptoKeyRequest,
@@ -25,12 +28,7 @@ from keystead.kms.messages import (
     UpdateCryptoKeyRequest,
 )
 from keystead.kms.service import KEY, KEYS, KMS, RING, RINGS, VERSIONS, version_name
-from keystead.kms.versions import (
-    CryptoKeyVersions,
-    require_purpose,
-    require_software,
-    require_software_symmetric,
-)
+from keystead.kms.versions import CryptoKeyVersions, without_attestation
 
 _API = "google.cloud.kms.v1.KeyManagementService"
 _MUTABLE = ("labels", "rotation_period", "next_rotation_time", "version_template.algorithm")
@@ -41,7 +39,20 @@ _ALGORITHM = CryptoKeyVersion.CryptoKeyVersionAlgorithm
 _PURPOSE = CryptoKey.CryptoKeyPurpose
 _ENCRYPT_DECRYPT = _PURPOSE.Value("ENCRYPT_DECRYPT")
 _OUTPUT_ONLY = ("primary", "create_time")
-_UNSUPPORTED = ("import_only", "crypto_key_backend", "key_access_justifications_policy")
+_UNSUPPORTED = ("crypto_key_backend", "key_access_justifications_policy")
+_FULL = CryptoKeyVersion.CryptoKeyVersionView.Value("FULL")
+
+
+def _template_permission(request: Any) -> str:
+    """What keys of some algorithms need beside the right to create or change a key."""
+    algorithm = ALGORITHMS.get(request.crypto_key.version_template.algorithm)
+    return algorithm.extra_permission if algorithm is not None else ""
+
+
+def _new_template_permission(request: Any) -> str:
+    paths = request.update_mask.paths
+    named = any(path.startswith(("version_template", "versionTemplate")) for path in paths)
+    return _template_permission(request) if named else ""
 
 
 class CryptoKeys:
@@ -61,6 +72,7 @@ class CryptoKeys:
         on="parent",
         log=LogKind.ADMIN_WRITE,
         unsupported=[f"crypto_key.{field}" for field in _UNSUPPORTED],
+        also=[Need(_template_permission, "parent")],
     )
     def create(self, call: Call, request: CreateCryptoKeyRequest) -> CryptoKey:
         names.require_id("crypto_key_id", request.crypto_key_id)
@@ -72,15 +84,21 @@ class CryptoKeys:
         key.name = f"{request.parent}/cryptoKeys/{request.crypto_key_id}"
         key.create_time.FromDatetime(call.now)
         check_new_key(key, call)
-        require_software(key)
+        check_not_retired(call.tx, key.name)
+        self._versions.check_template(key)
         if request.skip_initial_version_creation:
             KEYS.insert(call.tx, key, parent=request.parent, due=_due(key))
             return key
-        require_software_symmetric(key)
-        key.primary.name = version_name(key.name, 1)
+        if key.import_only:
+            raise bad_field("skip_initial_version_creation", "It must be true for a key that is import-only.")
+        if key.purpose == _ENCRYPT_DECRYPT:
+            key.primary.name = version_name(key.name, 1)
         KEYS.insert(call.tx, key, parent=request.parent, due=_due(key))
-        self._versions.add(call.tx, key, call.now)
-        return with_primary(call.tx, key)
+        version = self._versions.add(call.tx, key, call.now)
+        if key.purpose == _ENCRYPT_DECRYPT:
+            key.primary.CopyFrom(version)
+            call.tx.after_commit(lambda: key.primary.CopyFrom(without_attestation(version)))
+        return key
 
     @method(
         f"{_API}/GetCryptoKey",
@@ -101,8 +119,12 @@ class CryptoKeys:
     )
     def list(self, call: Call, request: ListCryptoKeysRequest) -> ListCryptoKeysResponse:
         RINGS.require(call.tx, request.parent)
+        full = request.version_view == _FULL
         page = KEYS.page(
-            call.tx, request, request.parent, complete=lambda tx, stored: with_primary(tx, stored.message)
+            call.tx,
+            request,
+            request.parent,
+            complete_all=lambda tx, found: with_primaries(tx, [each.message for each in found], full=full),
         )
         return ListCryptoKeysResponse(
             crypto_keys=page.items, next_page_token=page.next_page_token, total_size=page.total or 0
@@ -115,6 +137,7 @@ class CryptoKeys:
         permission="cloudkms.cryptoKeys.update",
         on="crypto_key.name",
         log=LogKind.ADMIN_WRITE,
+        also=[Need(_new_template_permission, "crypto_key.name")],
     )
     def update(self, call: Call, request: UpdateCryptoKeyRequest) -> CryptoKey:
         masks.require(request.update_mask)
@@ -130,6 +153,8 @@ class CryptoKeys:
         check_schedule(key, call, before)
         lifecycle.check_labels(key.labels)
         check_algorithm(key)
+        if key.version_template.algorithm != before.version_template.algorithm:
+            self._versions.check_template(key)
         KEYS.update(call.tx, stored, due=_due(key))
         return with_primary(call.tx, key)
 
@@ -144,7 +169,7 @@ class CryptoKeys:
     )
     def update_primary(self, call: Call, request: UpdateCryptoKeyPrimaryVersionRequest) -> CryptoKey:
         stored = KEYS.require(call.tx, request.name)
-        require_purpose(stored.message)
+        require_purpose(stored.message, "ENCRYPT_DECRYPT")
         number = request.crypto_key_version_id
         if not (number.isascii() and number.isdigit() and len(number) <= 10):
             raise bad_field("crypto_key_version_id", "It must be the number of a version of this key.")
@@ -158,11 +183,19 @@ class CryptoKeys:
         return with_primary(call.tx, stored.message)
 
 
-def with_primary(tx: Any, key: Any) -> Any:
+def with_primary(tx: Any, key: Any, *, full: bool = False) -> Any:
     """The key as it is answered: with its primary version embedded, in its real state."""
-    if key.HasField("primary"):
-        key.primary.CopyFrom(VERSIONS.require(tx, key.primary.name).message)
-    return key
+    return with_primaries(tx, [key], full=full)[0]
+
+
+def with_primaries(tx: Any, keys: list[Any], *, full: bool = False) -> list[Any]:
+    """`with_primary` for many keys, whose primary versions are read together."""
+    having = [key for key in keys if key.HasField("primary")]
+    versions = VERSIONS.require_many(tx, [key.primary.name for key in having])
+    for key in having:
+        version = versions[key.primary.name].message
+        key.primary.CopyFrom(version if full else without_attestation(version))
+    return keys
 
 
 def immutable_fields() -> list[str]:
@@ -200,30 +233,15 @@ def check_schedule(key: Any, call: Call, before: Any = None) -> None:
     scheduled = key.HasField("rotation_period") or key.HasField("next_rotation_time")
     if scheduled and key.purpose != _ENCRYPT_DECRYPT:
         raise bad_field("crypto_key.rotation_period", "Only keys with purpose ENCRYPT_DECRYPT rotate.")
+    if scheduled and key.import_only:
+        raise bad_field("crypto_key.rotation_period", "A key that is import-only does not rotate.")
     lifecycle.check_rotation(key, call.now, before)
 
 
 def check_algorithm(key: Any) -> None:
     """An algorithm must fit the purpose."""
-    algorithm = key.version_template.algorithm
-    name = _ALGORITHM.Name(algorithm) if algorithm in _ALGORITHM.values() else str(algorithm)
-    prefixes = _FITS[_PURPOSE.Name(key.purpose)]
-    if not name.startswith(prefixes):
-        raise bad_field(
-            "crypto_key.version_template.algorithm",
-            f"{name} cannot be used with purpose {_PURPOSE.Name(key.purpose)}.",
-        )
-
-
-_FITS: dict[str, tuple[str, ...]] = {
-    "ENCRYPT_DECRYPT": ("GOOGLE_SYMMETRIC_ENCRYPTION", "EXTERNAL_SYMMETRIC_ENCRYPTION"),
-    "ASYMMETRIC_SIGN": ("RSA_SIGN_", "EC_SIGN_", "PQ_SIGN_"),
-    "ASYMMETRIC_DECRYPT": ("RSA_DECRYPT_",),
-    "RAW_ENCRYPT_DECRYPT": ("AES_128_", "AES_256_GCM", "AES_256_CBC", "AES_256_CTR"),
-    "MAC": ("HMAC_",),
-    "KEY_ENCAPSULATION": ("ML_KEM_", "KEM_"),
-    "AES_WRAPPING": ("AES_256_KWP",),
-}
+    field = "crypto_key.version_template.algorithm"
+    require_fit(algorithm_of(key.version_template.algorithm, field), key.purpose, field)
 
 
 def _due(key: Any) -> int | None:

@@ -1,8 +1,8 @@
-"""Unwrapped software keys in memory, each good for one epoch of the store.
+"""Opened keys in memory, each good for one epoch of the store.
 
 SECURITY: whatever changes a key, a version or a policy moves the store's epoch, and nothing of another
 epoch is used: a disabled version is refused by the next call. `key_changed`, subscribed to the key events,
-lets go of the ciphers of a changed key at once, so that they do not stay in memory until that next call.
+lets go of a changed key at once, so that they do not stay in memory until that next call.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 from keystead.api.call import WouldBlock
 from keystead.api.errors import Internal, NotFound
-from keystead.crypto.aead import Aead
-from keystead.crypto.ciphertext import KeyVersionRef
+from keystead.crypto.ciphertext import SOFTWARE_FORMAT, TOKEN_FORMAT, KeyVersionRef
 from keystead.kms import lifecycle
+from keystead.kms.algorithms import ALGORITHMS, Algorithm
+from keystead.kms.backends import Backend, Key
 from keystead.kms.events import Change
 from keystead.kms.material import Material
 from keystead.kms.seals import SealError
@@ -27,13 +28,16 @@ _MAX_KEYS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class UsableVersion:
-    """A version as encryption needs it; `cipher` only where it is ENABLED."""
+    """A version as its use needs it; `key` and `public` only where it is ENABLED."""
 
     message: Any
     ref: KeyVersionRef
-    cipher: Aead | None
+    key: Key | None
+    public: bytes
     name: str
     protection_level: int
+    algorithm: Algorithm
+    backend: Backend
 
 
 class CachedKey:
@@ -108,17 +112,28 @@ class KeyCache:
             stored = VERSIONS.find(tx, name)
             if stored is None:
                 raise NotFound(f"CryptoKeyVersion {name} not found.")
-            cipher = None
-            if stored.message.state == lifecycle.ENABLED and tx.material.get(name) is not None:
-                cipher = self._cipher(tx, name)
-        ref = KeyVersionRef(key_id(key.message.name), key.message.name, number)
-        loaded = UsableVersion(stored.message, ref, cipher, name, stored.message.protection_level)
+            version = stored.message
+            opened, public = None, b""
+            if version.state == lifecycle.ENABLED and tx.material.get(name) is not None:
+                opened, public = self._open(tx, version), tx.material.public(name)
+        backend = self._material.backend(version.protection_level)
+        form = TOKEN_FORMAT if backend.blocking else SOFTWARE_FORMAT
+        loaded = UsableVersion(
+            version,
+            KeyVersionRef(key_id(key.message.name), key.message.name, number, form),
+            opened,
+            public,
+            name,
+            version.protection_level,
+            ALGORITHMS[version.algorithm],
+            backend,
+        )
         key.versions[number] = loaded
         return loaded
 
-    def _cipher(self, tx: Any, name: str) -> Aead:
+    def _open(self, tx: Any, version: Any) -> Key:
         try:
-            return self._material.cipher(tx, name)
+            return self._material.open(tx, version)
         except SealError as error:
             raise Internal(f"{error} Restore the store from a backup.") from None
 

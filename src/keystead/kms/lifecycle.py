@@ -20,6 +20,11 @@ ENABLED = State.Value("ENABLED")
 DISABLED = State.Value("DISABLED")
 DESTROYED = State.Value("DESTROYED")
 DESTROY_SCHEDULED = State.Value("DESTROY_SCHEDULED")
+PENDING_IMPORT = State.Value("PENDING_IMPORT")
+IMPORT_FAILED = State.Value("IMPORT_FAILED")
+GENERATION_FAILED = State.Value("GENERATION_FAILED")
+
+PENDING = frozenset({PENDING_GENERATION, PENDING_IMPORT})
 
 MIN_ROTATION = dt.timedelta(days=1)
 MAX_ROTATION = dt.timedelta(hours=876_000)
@@ -50,10 +55,39 @@ def wrong_state(version: Any) -> FailedPrecondition:
 
 
 def created(version: Any, now: dt.datetime) -> None:
-    """A symmetric version comes into being ENABLED, its material generated at once."""
-    version.state = ENABLED
+    """A version whose key is made in the same transaction comes into being ENABLED."""
+    announced(version, now)
+    finished(version, now)
+
+
+def announced(version: Any, now: dt.datetime) -> None:
+    """A version whose key is made afterwards comes into being PENDING_GENERATION."""
+    version.state = PENDING_GENERATION
     version.create_time.FromDatetime(now)
-    version.generate_time.FromDatetime(now)
+
+
+def import_announced(version: Any, now: dt.datetime) -> None:
+    """A version that is new, or DESTROYED or IMPORT_FAILED before, gets its key by import: PENDING_IMPORT."""
+    version.state = PENDING_IMPORT
+    if not version.HasField("create_time"):
+        version.create_time.FromDatetime(now)
+    for field in ("destroy_time", "destroy_event_time", "import_failure_reason", "reimport_eligible"):
+        version.ClearField(field)
+
+
+def finished(version: Any, now: dt.datetime, failure: str = "") -> None:
+    """PENDING_GENERATION or PENDING_IMPORT to ENABLED, or with a reason to their failed state."""
+    importing = version.state == PENDING_IMPORT
+    if failure and importing:
+        version.state = IMPORT_FAILED
+        version.import_failure_reason = failure
+        version.reimport_eligible = True
+    elif failure:
+        version.state = GENERATION_FAILED
+        version.generation_failure_reason = failure
+    else:
+        version.state = ENABLED
+        (version.import_time if importing else version.generate_time).FromDatetime(now)
 
 
 def enable_or_disable(version: Any, target: int) -> None:
@@ -77,9 +111,10 @@ def schedule_destruction(version: Any, key: Any, now: dt.datetime) -> None:
     version.destroy_time.FromDatetime(now + key.destroy_scheduled_duration.ToTimedelta())
 
 
-def restore(version: Any) -> None:
-    """DESTROY_SCHEDULED to DISABLED; enabling is a separate act."""
-    if version.state != DESTROY_SCHEDULED:
+def restore(version: Any, now: dt.datetime) -> None:
+    """DESTROY_SCHEDULED to DISABLED; enabling is a separate act. Not once `destroy_time` is reached: its
+    destruction may have begun."""
+    if version.state != DESTROY_SCHEDULED or moment(version.destroy_time) <= now:
         raise wrong_state(version)
     version.state = DISABLED
     version.ClearField("destroy_time")
@@ -91,7 +126,20 @@ def destroyed(version: Any, now: dt.datetime) -> bool:
         return False
     version.state = DESTROYED
     version.destroy_event_time.FromDatetime(now)
+    version.reimport_eligible = version.HasField("import_time")
     return True
+
+
+def check_deletable(version: Any) -> None:
+    """Only what holds no key and never held an imported one can be deleted (Cloud KMS
+    DeleteCryptoKeyVersion)."""
+    if version.state not in {DESTROYED, IMPORT_FAILED, GENERATION_FAILED}:
+        raise wrong_state(version)
+    if version.HasField("import_time"):
+        raise FailedPrecondition(
+            f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was imported and cannot be "
+            "deleted."
+        )
 
 
 def check_rotation(key: Any, now: dt.datetime, before: Any = None) -> None:
@@ -126,12 +174,14 @@ def _within(duration: Any, shortest: dt.timedelta, longest: dt.timedelta) -> boo
 
 
 def check_destroy_duration(key: Any) -> None:
-    """Default 30 days, at least 24 hours, at most 120 days."""
+    """Default 30 days, at most 120 days, at least 24 hours, or nothing for import-only keys."""
     if not key.HasField("destroy_scheduled_duration"):
         key.destroy_scheduled_duration.FromTimedelta(DEFAULT_DESTROY)
-    if not _within(key.destroy_scheduled_duration, MIN_DESTROY, MAX_DESTROY):
+    shortest = dt.timedelta(0) if key.import_only else MIN_DESTROY
+    if not _within(key.destroy_scheduled_duration, shortest, MAX_DESTROY):
+        least = "0s" if key.import_only else "24 hours"
         raise bad_field(
-            "crypto_key.destroy_scheduled_duration", "It must be at least 24 hours and at most 120 days."
+            "crypto_key.destroy_scheduled_duration", f"It must be at least {least} and at most 120 days."
         )
 
 

@@ -1,4 +1,5 @@
-"""What happens to keys by itself: rotation at its time, and destruction when its time has come.
+"""What happens to keys by itself: rotation at its time, destruction when its time has come, and versions that
+a crash or an absent token left pending.
 
 One call of `run_due` does what is due at `now`; when it is called is the server's business. A crash in
 between loses nothing: what was not committed is due again. One key that cannot be rotated does not keep
@@ -16,6 +17,7 @@ from keystead.api.errors import ApiError
 from keystead.kms import lifecycle
 from keystead.kms.events import Change, KeyEvents
 from keystead.kms.material import Material
+from keystead.kms.pending import PendingVersions
 from keystead.kms.service import KEYS, VERSIONS, key_of
 from keystead.kms.versions import CryptoKeyVersions, micros
 
@@ -27,10 +29,16 @@ class KeySchedule:
     """Rotates and destroys what is due."""
 
     def __init__(
-        self, store: Any, versions: CryptoKeyVersions, material: Material, events: KeyEvents
+        self,
+        store: Any,
+        versions: CryptoKeyVersions,
+        pending: PendingVersions,
+        material: Material,
+        events: KeyEvents,
     ) -> None:
         self._store = store
         self._versions = versions
+        self._pending = pending
         self._material = material
         self._events = events
         # A crash may have come between a destruction and its scrub: the first run makes up for it.
@@ -39,7 +47,7 @@ class KeySchedule:
     def run_due(self, now: dt.datetime) -> int:
         """Do everything that is due; returns how many keys and versions were changed."""
         rotated = self._each(KEYS.kind, now, self._rotate_one)
-        destroyed = self._each(VERSIONS.kind, now, self._destroy_one)
+        destroyed = self._each(VERSIONS.kind, now, self._version_due)
         self._scrub()
         return rotated + destroyed
 
@@ -89,13 +97,24 @@ class KeySchedule:
             return
         self._scrub_wanted = False
 
+    def _version_due(self, name: str, now: dt.datetime) -> bool:
+        with self._store.read() as tx:
+            version = VERSIONS.require(tx, name).message
+            if version.state not in lifecycle.PENDING:
+                # Repeatable, and no use or restoration comes between: the time of both is over.
+                self._material.remove_from_backend(tx, version)
+        if version.state in lifecycle.PENDING:
+            self._pending.submit(name)
+            return False
+        return self._destroy_one(name, now)
+
     def _destroy_one(self, name: str, now: dt.datetime) -> bool:
         """State and material go in one transaction; `scrub` afterwards is repeatable."""
         with self._store.write() as tx:
             stored = VERSIONS.require(tx, name)
             if not lifecycle.destroyed(stored.message, now):
                 return False
-            self._material.remove(tx, name)
+            self._material.forget(tx, name)
             VERSIONS.update(tx, stored, due=None)
             tx.after_commit(lambda: self._events.publish(key_of(name), Change.VERSION_STATE))
         self._scrub_wanted = True

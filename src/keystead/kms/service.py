@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keystead.api.method import Service
 from keystead.api.names import NameTemplate
-from keystead.kms.messages import CryptoKey, CryptoKeyVersion, KeyRing
+from keystead.kms.messages import CryptoKey, CryptoKeyVersion, ImportJob, KeyRing, RetiredResource
 from keystead.store.collection import Collection
 
 KMS = Service("cloudkms.googleapis.com", "Cloud Key Management Service (KMS) API", short_method_names=True)
@@ -13,6 +13,8 @@ LOCATION = "projects/*/locations/*"
 RING = f"{LOCATION}/keyRings/*"
 KEY = f"{RING}/cryptoKeys/*"
 VERSION = f"{KEY}/cryptoKeyVersions/*"
+JOB = f"{RING}/importJobs/*"
+RETIRED = f"{LOCATION}/retiredResources/*"
 
 KEY_NAME = NameTemplate(KEY)
 VERSION_NAME = NameTemplate(VERSION)
@@ -20,6 +22,8 @@ VERSION_NAME = NameTemplate(VERSION)
 RINGS = Collection("KeyRing", KeyRing)
 KEYS = Collection("CryptoKey", CryptoKey)
 VERSIONS = Collection("CryptoKeyVersion", CryptoKeyVersion)
+JOBS = Collection("ImportJob", ImportJob)
+RETIREMENTS = Collection("RetiredResource", RetiredResource)
 
 # Cloud KMS locations (cloud.google.com/kms/docs/locations). A deployment adds its own by setting.
 LOCATIONS = (

@@ -1,36 +1,30 @@
 """Encrypt and Decrypt: the hot calls of the key service.
 
-Limits: plaintext and additional authenticated data of at most 64 KiB each for software keys (Cloud KMS
-"Encrypt"). Checksums are CRC32C; whatever the request carries is verified, and every answer carries its own.
+Limits: plaintext and additional authenticated data of at most 64 KiB each for software keys, of 8 KiB
+together for keys in a token (Cloud KMS "Encrypt").
 
 SECURITY: every way in which a ciphertext can fail to open reads the same from outside.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from keystead.api.call import Call
-from keystead.api.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, bad_field
+from keystead.api.errors import FailedPrecondition, InvalidArgument, NotFound
 from keystead.api.method import LogKind, method
-from keystead.api.names import malformed
-from keystead.crypto.aead import Aead
 from keystead.crypto.checksum import crc32c
 from keystead.crypto.ciphertext import open_message, parse_header, seal_message
 from keystead.crypto.errors import CryptoError
 from keystead.kms import lifecycle
+from keystead.kms.checks import check_plaintext, check_size, require_purpose, verify_checksum
 from keystead.kms.keycache import KeyCache, UsableVersion, key_id
 from keystead.kms.messages import DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse
-from keystead.kms.service import KEY, KEY_NAME, KMS, RING, VERSION_NAME, key_of, version_number
-from keystead.kms.versions import require_purpose
+from keystead.kms.service import KEY, KMS, RING, key_of
+from keystead.kms.use import key_in, version_number_in
 
 _API = "google.cloud.kms.v1.KeyManagementService"
 MAX_BYTES = 64 * 1024
 _MAX_CIPHERTEXT = 2 * MAX_BYTES
 _KEY_SLASHES = KEY.count("/")
-# One spelling per version: the name that was authorized is the name of what is used.
-_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
 
 class SymmetricEncryption:
@@ -55,11 +49,12 @@ class SymmetricEncryption:
         plaintext, aad = request.plaintext, request.additional_authenticated_data
         plaintext_verified = verify_checksum(request, "plaintext_crc32c", plaintext)
         aad_verified = verify_checksum(request, "additional_authenticated_data_crc32c", aad)
-        if len(plaintext) > MAX_BYTES or len(aad) > MAX_BYTES:
-            check_size("plaintext", plaintext)
-            check_size("additional_authenticated_data", aad)
         version = self._encrypting_version(request.name, inline=call.inline)
-        sealed = seal_message(version.cipher or no_cipher(version), version.ref, plaintext, aad)
+        backend = version.backend
+        if len(plaintext) + len(aad) > backend.max_bytes:
+            check_plaintext(plaintext, aad, backend.max_bytes, together=backend.together)
+        cipher = key_in(version, inline=call.inline)
+        sealed = seal_message(cipher, version.ref, plaintext, aad)
         response = EncryptResponse(
             name=version.name,
             ciphertext=sealed,
@@ -85,10 +80,10 @@ class SymmetricEncryption:
         ciphertext, aad = request.ciphertext, request.additional_authenticated_data
         verify_checksum(request, "ciphertext_crc32c", ciphertext)
         verify_checksum(request, "additional_authenticated_data_crc32c", aad)
-        check_size("additional_authenticated_data", aad)
+        check_size("additional_authenticated_data", aad, MAX_BYTES)
         check_size("ciphertext", ciphertext, _MAX_CIPHERTEXT)
         key = self._keys.key(request.name, inline=call.inline)
-        require_purpose(key.message)
+        require_purpose(key.message, "ENCRYPT_DECRYPT")
         try:
             header = parse_header(ciphertext)
         except CryptoError:
@@ -101,7 +96,7 @@ class SymmetricEncryption:
             raise cannot_decrypt() from None
         lifecycle.require_enabled(version.message)
         try:
-            plaintext = open_message(version.cipher or no_cipher(version), version.ref, ciphertext, aad)
+            plaintext = open_message(key_in(version, inline=call.inline), version.ref, ciphertext, aad)
         except CryptoError:
             raise cannot_decrypt() from None
         response = DecryptResponse(
@@ -118,40 +113,18 @@ class SymmetricEncryption:
         key = self._keys.key(name if is_key else key_of(name), inline=inline)
         if is_key and key.encrypting is not None:
             return key.encrypting
-        require_purpose(key.message)
+        require_purpose(key.message, "ENCRYPT_DECRYPT")
         if is_key:
             if not key.primary:
                 raise FailedPrecondition(f"CryptoKey {name} has no primary version.")
             number = key.primary
         else:
-            if VERSION_NAME.match(name) is None or not _NUMBER.fullmatch(name.rsplit("/", 1)[-1]):
-                raise malformed("name", name, (KEY_NAME, VERSION_NAME))
-            number = version_number(name)
+            number = version_number_in(name)
         version = self._keys.version(key, number, inline=inline)
         lifecycle.require_enabled(version.message)
         if is_key:
             key.encrypting = version
         return version
-
-
-def no_cipher(version: UsableVersion) -> Aead:
-    """The version is ENABLED and its material is not there."""
-    raise Internal(f"The material of {version.name} is missing. Restore the store from a backup.")
-
-
-def verify_checksum(request: Any, checksum: str, data: bytes) -> bool:
-    """Whether this checksum was sent, and so verified. Raises InvalidArgument where it is wrong."""
-    if not request.HasField(checksum):
-        return False
-    if getattr(request, checksum).value != crc32c(data):
-        field = checksum.removesuffix("_crc32c")
-        raise InvalidArgument(f"The checksum in field {checksum} did not match the data in field {field}.")
-    return True
-
-
-def check_size(field: str, value: bytes, limit: int = MAX_BYTES) -> None:
-    if len(value) > limit:
-        raise bad_field(field, f"It must not exceed {limit} bytes; {len(value)} were given.")
 
 
 def cannot_decrypt() -> InvalidArgument:

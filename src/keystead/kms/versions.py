@@ -7,9 +7,10 @@ from typing import Any
 
 from keystead.api import masks
 from keystead.api.call import Call
-from keystead.api.errors import FailedPrecondition, Unimplemented, bad_field
+from keystead.api.errors import FailedPrecondition, bad_field
 from keystead.api.method import LogKind, method
 from keystead.kms import lifecycle
+from keystead.kms.algorithms import algorithm_of
 from keystead.kms.events import Change, KeyEvents
 from keystead.kms.material import Material
 from keystead.kms.messages import (
@@ -23,11 +24,22 @@ from keystead.kms.messages import (
     RestoreCryptoKeyVersionRequest,
     UpdateCryptoKeyVersionRequest,
 )
-from keystead.kms.service import KEY, KEYS, KMS, VERSION, VERSIONS, key_of, version_name, version_sort
+from keystead.kms.pending import PendingVersions
+from keystead.kms.service import (
+    KEY,
+    KEYS,
+    KMS,
+    VERSION,
+    VERSIONS,
+    key_of,
+    version_name,
+    version_number,
+    version_sort,
+)
 from keystead.store.collection import Stored
 
 _API = "google.cloud.kms.v1.KeyManagementService"
-_SYMMETRIC = CryptoKeyVersion.CryptoKeyVersionAlgorithm.Value("GOOGLE_SYMMETRIC_ENCRYPTION")
+_FULL = CryptoKeyVersion.CryptoKeyVersionView.Value("FULL")
 _ENCRYPT_DECRYPT = CryptoKey.CryptoKeyPurpose.Value("ENCRYPT_DECRYPT")
 
 _EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
@@ -43,23 +55,61 @@ class CryptoKeyVersions:
 
     service = KMS
 
-    def __init__(self, material: Material, events: KeyEvents) -> None:
+    def __init__(self, material: Material, pending: PendingVersions, events: KeyEvents) -> None:
         self._material = material
+        self._pending = pending
         self._events = events
 
-    def add(self, tx: Any, key: Any, now: dt.datetime) -> Any:
-        """The next version of a key, with its material. Ids count from 1 and are never used again."""
-        require_software_symmetric(key)
-        number = tx.resources.count(VERSIONS.kind, key.name) + 1
-        version = CryptoKeyVersion(
+    def check_template(self, key: Any) -> None:
+        """Raises unless this server can make versions of a key as its template asks: Unimplemented,
+        InvalidArgument, or Unavailable where the token cannot be asked."""
+        template = key.version_template
+        algorithm = algorithm_of(template.algorithm, "crypto_key.version_template.algorithm")
+        self._material.require(template.protection_level, algorithm)
+
+    def add(self, tx: Any, key: Any, now: dt.datetime, *, exportable: bool = False) -> Any:
+        """The next version of a key, by its template. Ids count from 1 and are never used again.
+
+        A secret software key is made in this transaction; a key in a token is made when it is committed and
+        before the call is answered; a key pair later, and its version is PENDING_GENERATION until then.
+        """
+        self.check_template(key)
+        version = self.next_version(tx, key, key.version_template.algorithm, exportable=exportable)
+        algorithm = algorithm_of(version.algorithm, "algorithm")
+        backend = self._material.backend(version.protection_level)
+        due = None
+        if algorithm.symmetric and not backend.blocking:
+            lifecycle.created(version, now)
+            made = backend.generate(version.name, algorithm, exportable=exportable)
+            self._material.keep(tx, version.name, made)
+        else:
+            lifecycle.announced(version, now)
+            due = micros(now)
+            if algorithm.symmetric:
+                self._pending.at_once(tx, version.name, version)
+            else:
+                self._pending.later(tx, version.name)
+        self.insert(tx, version, due=due)
+        return version
+
+    def insert(self, tx: Any, version: Any, *, due: int | None, sealed: bytes | None = None) -> None:
+        """Store a new version."""
+        sort = version_sort(version_number(version.name))
+        VERSIONS.insert(tx, version, parent=key_of(version.name), sort=sort, due=due, sealed=sealed)
+
+    def next_version(self, tx: Any, key: Any, algorithm: int, *, exportable: bool) -> Any:
+        """The message of the next version of a key, not yet stored."""
+        if exportable and key.purpose == _ENCRYPT_DECRYPT:
+            raise bad_field(
+                "trusted_wrapping_enabled", "Keys with purpose ENCRYPT_DECRYPT cannot be wrapped by others."
+            )
+        number = tx.resources.next_number(VERSIONS.kind, key.name)
+        return CryptoKeyVersion(
             name=version_name(key.name, number),
             protection_level=key.version_template.protection_level,
-            algorithm=key.version_template.algorithm,
+            algorithm=algorithm,
+            trusted_wrapping_enabled=exportable,
         )
-        lifecycle.created(version, now)
-        self._material.generate(tx, version.name)
-        VERSIONS.insert(tx, version, parent=key.name, sort=version_sort(number))
-        return version
 
     @method(
         f"{_API}/CreateCryptoKeyVersion",
@@ -72,9 +122,11 @@ class CryptoKeyVersions:
     )
     def create(self, call: Call, request: CreateCryptoKeyVersionRequest) -> CryptoKeyVersion:
         key = KEYS.require(call.tx, request.parent).message
-        if request.crypto_key_version.state not in {0, lifecycle.ENABLED}:
+        asked = request.crypto_key_version
+        if asked.state not in {0, lifecycle.ENABLED}:
             raise bad_field("crypto_key_version.state", "A version is created ENABLED.")
-        return self.add(call.tx, key, call.now)
+        require_generated(key)
+        return self.add(call.tx, key, call.now, exportable=asked.trusted_wrapping_enabled)
 
     @method(
         f"{_API}/GetCryptoKeyVersion",
@@ -95,7 +147,13 @@ class CryptoKeyVersions:
     )
     def list(self, call: Call, request: ListCryptoKeyVersionsRequest) -> ListCryptoKeyVersionsResponse:
         KEYS.require(call.tx, request.parent)
-        page = VERSIONS.page(call.tx, request, request.parent)
+        full = request.view == _FULL
+        page = VERSIONS.page(
+            call.tx,
+            request,
+            request.parent,
+            complete=lambda _, stored: stored.message if full else without_attestation(stored.message),
+        )
         return ListCryptoKeyVersionsResponse(
             crypto_key_versions=page.items, next_page_token=page.next_page_token, total_size=page.total or 0
         )
@@ -140,7 +198,7 @@ class CryptoKeyVersions:
     )
     def restore(self, call: Call, request: RestoreCryptoKeyVersionRequest) -> CryptoKeyVersion:
         stored = VERSIONS.require(call.tx, request.name)
-        lifecycle.restore(stored.message)
+        lifecycle.restore(stored.message, call.now)
         return self._changed(call, stored)
 
     def _changed(self, call: Call, stored: Stored) -> Any:
@@ -154,29 +212,15 @@ class CryptoKeyVersions:
         return version
 
 
-def require_software_symmetric(key: Any) -> None:
-    """What this server can generate; anything else says so by its name."""
-    require_software(key)
-    template = key.version_template
-    if key.purpose != _ENCRYPT_DECRYPT or template.algorithm != _SYMMETRIC:
-        name = CryptoKeyVersion.CryptoKeyVersionAlgorithm.Name(template.algorithm)
-        raise Unimplemented(f"Keys of algorithm {name} are not supported by this server.")
+def without_attestation(version: Any) -> Any:
+    """A version as lists and `primary` show it: only GetCryptoKeyVersion and the FULL view tell more."""
+    version.ClearField("attestation")
+    return version
 
 
-def require_software(key: Any) -> None:
-    """UNIMPLEMENTED for a key that is to live in a token or in another key manager."""
-    template = key.version_template
-    level = CryptoKeyVersion.DESCRIPTOR.fields_by_name["protection_level"].enum_type
-    if template.protection_level != level.values_by_name["SOFTWARE"].number:
-        name = level.values_by_number[template.protection_level].name
-        raise Unimplemented(f"Keys of protection level {name} are not supported by this server.")
-
-
-def require_purpose(key: Any) -> None:
-    """FAILED_PRECONDITION unless the key is for symmetric encryption."""
-    if key.purpose != _ENCRYPT_DECRYPT:
-        purpose = CryptoKey.CryptoKeyPurpose.Name(key.purpose)
+def require_generated(key: Any) -> None:
+    """FAILED_PRECONDITION for a key whose versions can only be imported."""
+    if key.import_only:
         raise FailedPrecondition(
-            f"The request cannot be fulfilled. Resource {key.name} has value {purpose} in field "
-            "crypto_key.purpose."
+            f"CryptoKey {key.name} is import-only: its versions are made with ImportCryptoKeyVersion."
         )
