@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INPUT ?=
 TESTS ?= tests
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit bench lock clean
+.PHONY: help setup demo test lint unit bench fuzz lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ unit: setup ## the tests alone; TESTS=path runs some of them
 
 bench: setup ## the ratios, each against a baseline of the same run
 	$(BIN)/python -m bench
+
+fuzz: setup ## every parser of foreign bytes, for SECONDS altogether
+	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
 lock: setup ## choose versions anew and pin them with their hashes
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
