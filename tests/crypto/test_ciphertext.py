@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from keystead.crypto.aead import Aead
 from keystead.crypto.ciphertext import (
     CIPHERTEXT_OVERHEAD,
+    TOKEN_FORMAT,
     CiphertextHeader,
     KeyVersionRef,
     open_message,
@@ -79,11 +80,27 @@ def test_headers_are_parsed_strictly() -> None:
     for cut in range(len(made)):
         with pytest.raises(MalformedError):
             parse_header(made[:cut])
-    for form in (0, 2, 255):
+    for form in (0, 3, 255):
         with pytest.raises(MalformedError):
             parse_header(bytes((form,)) + made[1:])
     with pytest.raises(MalformedError):
         parse_header(made[:17] + bytes(4) + made[21:])
+
+
+def test_formats_are_not_taken_for_each_other() -> None:
+    """A ciphertext of a token's key opens only as one: its format is part of what it is bound to."""
+    in_token = replace(REF, format=TOKEN_FORMAT)
+    made = seal_message(AEAD, in_token, b"text", b"aad")
+    assert made[0] == TOKEN_FORMAT
+    assert parse_header(made).format == TOKEN_FORMAT
+    assert open_message(AEAD, in_token, made, b"aad") == b"text"
+    for ref, ciphertext in ((REF, made), (REF, b"\x01" + made[1:]), (in_token, b"\x01" + made[1:])):
+        with pytest.raises(DecryptionError):
+            open_message(AEAD, ref, ciphertext, b"aad")
+    shortest = 21 + 12 + 16
+    parse_header(made[:shortest])
+    with pytest.raises(MalformedError):
+        parse_header(made[: shortest - 1])
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ class Made:
     """A key that was just made or imported.
 
     stored: what the store keeps to open it again. public: its public key; SubjectPublicKeyInfo (DER) for RSA,
-    EC and Ed25519, the raw encoding of FIPS 203 or 204 for ML-KEM and ML-DSA, 1216 bytes for X-Wing; empty for
-    secret keys. fingerprint: 32 bytes that only the same material gives again in this deployment and that
-    reveal nothing of it; for imported keys, else empty.
+    EC and Ed25519, the raw encoding of FIPS 203 or 204 for ML-KEM and ML-DSA, 1216 bytes for X-Wing; empty
+    for secret keys. fingerprint: 32 bytes that only the same material gives again in this deployment and
+    that reveal nothing of it; for imported keys, else empty.
     """
 
     stored: bytes
@@ -50,6 +50,10 @@ class GenerationFailedError(Exception):
 
 class ImportFailedError(Exception):
     """The key cannot be imported; the text becomes `import_failure_reason`."""
+
+
+class NotExportableError(Exception):
+    """The key was not made exportable; the text names it."""
 
 
 class SymmetricKey(Protocol):
@@ -99,7 +103,8 @@ class Wrapper(Protocol):
     """AES_WRAPPING: AES key wrap with padding (RFC 5649) of other keys of the same back end.
 
     wrap: `stored` is that of the exported version. Symmetric keys are wrapped as their bytes, asymmetric ones
-    as PKCS#8. unwrap: makes `version` of what was wrapped; raises ImportFailedError.
+    as PKCS#8; raises NotExportableError. unwrap: makes `version` of what was wrapped; raises
+    ImportFailedError.
     """
 
     def wrap(self, version: str, algorithm: Algorithm, stored: bytes) -> bytes: ...
