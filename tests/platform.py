@@ -71,10 +71,12 @@ class Platform:
         clock: ManualClock | None = None,
         executor: Executor | None = None,
         backends: Iterable[Backend] = (),
+        store_url: str = "",
+        key_executor: Executor | None = None,
     ) -> None:
         self.directory = directory
         self.clock = clock or ManualClock()
-        self.store = open_store(f"sqlite:///{directory / 'store.db'}")
+        self.store = open_store(store_url or f"sqlite:///{directory / 'store.db'}")
         self.seal = FileSeal(directory / "seal" / "root.key", create=True)
         self.root_key = RootKey.open(self.store, self.seal)
         with self.store.write() as tx:
@@ -88,7 +90,9 @@ class Platform:
         self.key_events, self.policy_events = KeyEvents(), PolicyEvents()
         self.operations = OperationRunner(self.store, self.clock, AtOnce())
         all_backends = [SoftwareBackend(self.root_key), *backends]
-        self.keys = assemble(self.store, self.clock, self.operations, self.key_events, all_backends)
+        self.keys = assemble(
+            self.store, self.clock, self.operations, self.key_events, all_backends, executor=key_executor
+        )
         self.cache, self.schedule = self.keys.cache, self.keys.schedule
         self.registry.add(self._handlers())
         self._rpcs = {method.spec.short_name: rpc for rpc, method in self.registry.methods.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from google.cloud import kms_v1
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keystead.api import filter_grammar
@@ -20,6 +20,10 @@ from keystead.api.errors import InvalidArgument
 from keystead.api.filters import parse
 
 CryptoKey = kms_v1.CryptoKey.pb()
+CryptoKeyVersion = kms_v1.CryptoKeyVersion.pb()
+REASONS = (
+    kms_v1.KeyAccessJustificationsPolicy.pb().DESCRIPTOR.fields_by_name["allowed_access_reasons"].enum_type
+)
 
 
 # --- the grammar -------------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ class Case:
     """A filter in words, and what it means, computed without the parser."""
 
     text: str
-    meaning: Callable[[Document], bool]
+    meaning: Callable[[Any], bool]
     # How tightly it binds: 3 an operand, 2 an OR, 1 an AND.
     level: int = 3
 
@@ -195,15 +199,22 @@ leaves = st.builds(
     st.sampled_from(sorted(COMPARE)),
     st.sampled_from(["", " "]),
 )
-cases = st.recursive(
-    leaves,
-    lambda inner: (
-        st.builds(negated, inner, st.sampled_from(["-", "NOT "]))
-        | st.builds(either, st.lists(inner, min_size=2, max_size=3))
-        | st.builds(both, st.lists(inner, min_size=2, max_size=3), st.sampled_from([" ", " AND ", "\n"]))
-    ),
-    max_leaves=12,
-)
+
+
+def combined(operands: st.SearchStrategy[Case]) -> st.SearchStrategy[Case]:
+    """Filters made of these with NOT, OR, AND and parentheses, the latter only where they are needed."""
+    return st.recursive(
+        operands,
+        lambda inner: (
+            st.builds(negated, inner, st.sampled_from(["-", "NOT "]))
+            | st.builds(either, st.lists(inner, min_size=2, max_size=3))
+            | st.builds(both, st.lists(inner, min_size=2, max_size=3), st.sampled_from([" ", " AND ", "\n"]))
+        ),
+        max_leaves=12,
+    )
+
+
+cases = combined(leaves)
 documents = st.dictionaries(st.sampled_from(FIELDS), st.sampled_from([*WORDS, *NUMBERS]), max_size=3)
 
 
@@ -217,61 +228,156 @@ def test_a_filter_means_what_its_parts_mean(case: Case, document: Document) -> N
     assert parse(case.text).matches(document) is case.meaning(document)
 
 
+# --- random filters over keys -------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class KeyCase:
-    text: str
-    meaning: Callable[[Any], bool]
+class Field:
+    """A field of a key: how it may be spelled, its values in a key (none where it is unset), and the literals
+    it may be compared with, each with its value. `present` says what `field:*` does."""
+
+    spellings: list[str]
+    values: Callable[[Any], list[Any]]
+    literals: dict[str, Any]
+    present: Callable[[Any], bool]
+    # Of enums: what `:` looks into.
+    names: dict[int, str] | None = None
+    is_text: bool = False
 
 
-key_leaves = st.sampled_from(
-    [
-        KeyCase("purpose=MAC", lambda key: key.purpose == 9),
-        KeyCase("purpose>1", lambda key: key.purpose > 1),
-        KeyCase("labels.env=prod", lambda key: key.labels.get("env") == "prod"),
-        KeyCase("labels:env", lambda key: "env" in key.labels),
-        KeyCase("create_time>=1970-01-01T00:00:05Z", lambda key: key.create_time.seconds >= 5),
-        KeyCase("-rotationPeriod:*", lambda key: not key.HasField("rotation_period")),
-        KeyCase("import_only=true", lambda key: key.import_only),
-    ]
-)
-key_cases = st.recursive(
-    key_leaves,
-    lambda inner: (
-        st.builds(lambda case: KeyCase(f"NOT ({case.text})", lambda key: not case.meaning(key)), inner)
-        | st.builds(
-            lambda one, other: KeyCase(
-                f"({one.text}) OR ({other.text})", lambda key: one.meaning(key) or other.meaning(key)
-            ),
-            inner,
-            inner,
-        )
-        | st.builds(
-            lambda one, other: KeyCase(
-                f"({one.text}) ({other.text})", lambda key: one.meaning(key) and other.meaning(key)
-            ),
-            inner,
-            inner,
-        )
+def enum_field(spellings: list[str], enum: Any, values: Callable[[Any], list[Any]], *, always: bool) -> Field:
+    names = {value.number: value.name for value in enum.values}
+    literals = {name: number for number, name in names.items()} | {str(number): number for number in names}
+    return Field(
+        spellings, values, literals, lambda key: any(values(key)) if always else bool(values(key)), names
+    )
+
+
+def text_field(spellings: list[str], values: Callable[[Any], list[Any]], *, always: bool) -> Field:
+    literals = {word: word for word in ["prod", "PROD", "Test", "p", "a b", "é", "1", "2026-01-01T00:00:00Z"]}
+    present = (lambda key: any(values(key))) if always else (lambda key: bool(values(key)))
+    return Field(spellings, values, literals, present, is_text=True)
+
+
+def one(key: Any, name: str, read: Callable[[Any], Any]) -> list[Any]:
+    return [read(getattr(key, name))] if key.HasField(name) else []
+
+
+def seconds(value: Any) -> float:
+    return float(value.seconds + value.nanos / 1e9)
+
+
+# The same moment in several spellings, and others around it.
+MOMENTS = {
+    "1970-01-01T00:00:05Z": 5.0, "1970-01-01t00:00:05.000z": 5.0, "1970-01-01T01:30:05+01:30": 5.0,
+    "1969-12-31T23:00:05-01:00": 5.0, "1970-01-01T00:00:05.5Z": 5.5, "1970-01-01": 0.0,
+    "1970-01-01T00:00:04.999999999Z": 4.999999999, "9999-12-31T23:59:59Z": 253402300799.0,
+}  # fmt: skip
+SPANS = {"86400s": 86_400.0, "86400.000s": 86_400.0, "86400.5s": 86_400.5, "0s": 0.0, "-1s": -1.0}
+KEY_FIELDS = [
+    text_field(["name"], lambda key: [key.name], always=True),
+    text_field(["labels.env"], lambda key: [key.labels["env"]] if "env" in key.labels else [], always=False),
+    text_field(
+        ["labels.k8s.io/app", 'labels."k8s.io/app"'],
+        lambda key: [key.labels["k8s.io/app"]] if "k8s.io/app" in key.labels else [],
+        always=False,
     ),
-    max_leaves=8,
-)
+    text_field(
+        ["primary.importJob", "primary.import_job"],
+        lambda key: one(key, "primary", lambda primary: primary.import_job),
+        always=True,
+    ),
+    enum_field(["purpose"], CryptoKey.CryptoKeyPurpose.DESCRIPTOR, lambda key: [key.purpose], always=True),
+    enum_field(
+        ["primary.state"],
+        CryptoKeyVersion.CryptoKeyVersionState.DESCRIPTOR,
+        lambda key: one(key, "primary", lambda primary: primary.state),
+        always=True,
+    ),
+    enum_field(
+        ["key_access_justifications_policy.allowed_access_reasons",
+         "keyAccessJustificationsPolicy.allowedAccessReasons"],
+        REASONS,
+        lambda key: list(key.key_access_justifications_policy.allowed_access_reasons),
+        always=False,
+    ),
+    Field(
+        ["importOnly", "import_only"],
+        lambda key: [key.import_only],
+        {"true": True, "FALSE": False},
+        lambda key: key.import_only,
+    ),
+    Field(
+        ["createTime", "create_time"],
+        lambda key: one(key, "create_time", seconds),
+        MOMENTS,
+        lambda key: key.HasField("create_time"),
+    ),
+    Field(
+        ["rotation_period", "rotationPeriod"],
+        lambda key: one(key, "rotation_period", seconds),
+        SPANS,
+        lambda key: key.HasField("rotation_period"),
+    ),
+]  # fmt: skip
+SIGNS = {**COMPARE, "=>": COMPARE[">="], "=<": COMPARE["<="]}
+
+
+def key_meaning(field: Field, sign: str, literal: str) -> Callable[[Any], bool]:
+    """What a comparison of a key's field means, in as few words as the documentation needs."""
+    if sign == ":" and field.is_text:
+        return lambda key: any(literal.lower() in value.lower() for value in field.values(key))
+    if sign == ":" and field.names is not None:
+        names = field.names
+        return lambda key: any(literal.lower() in names[value].lower() for value in field.values(key))
+    expected = field.literals[literal]
+    if sign == "!=":
+        return lambda key: all(value != expected for value in field.values(key))
+    compare = COMPARE["="] if sign == ":" else SIGNS[sign]
+    return lambda key: any(compare(value, expected) for value in field.values(key))
+
+
+@st.composite
+def key_comparisons(draw: st.DrawFn) -> Case:
+    field = draw(st.sampled_from(KEY_FIELDS))
+    path = draw(st.sampled_from(field.spellings))
+    if draw(st.integers(0, 9)) == 0:
+        return Case(f"{path}:*", field.present)
+    sign = draw(st.sampled_from([*SIGNS, ":"]))
+    literal = draw(st.sampled_from(sorted(field.literals)))
+    quotes = ['"', "'"] if " " in literal else ["", '"', "'"]
+    mark, before, after = (draw(st.sampled_from(choice)) for choice in (quotes, ["", " "], ["", " ", "\n"]))
+    return Case(f"{path}{before}{sign}{after}{mark}{literal}{mark}", key_meaning(field, sign, literal))
 
 
 @st.composite
 def crypto_keys(draw: st.DrawFn) -> Any:
-    key = CryptoKey(purpose=draw(st.sampled_from([0, 1, 9])), import_only=draw(st.booleans()))
+    words = st.sampled_from(["", "prod", "Prod", "p", "a b c", "É", "é", "12", "2026-01-01T00:00:00Z"])
+    key = CryptoKey(
+        name=draw(words), purpose=draw(st.sampled_from([0, 1, 9])), import_only=draw(st.booleans())
+    )
+    for label in ("env", "k8s.io/app"):
+        if draw(st.booleans()):
+            key.labels[label] = draw(words)
     if draw(st.booleans()):
-        key.labels["env"] = draw(st.sampled_from(["prod", "test"]))
+        key.create_time.seconds, key.create_time.nanos = draw(
+            st.sampled_from([(0, 0), (5, 0), (5, 500_000_000)])
+        )
     if draw(st.booleans()):
-        key.create_time.seconds = draw(st.integers(1, 9))
+        key.rotation_period.seconds = draw(st.sampled_from([0, 86_400, 90_000]))
     if draw(st.booleans()):
-        key.rotation_period.seconds = 86_400
+        key.primary.state = draw(st.sampled_from([0, 1, 2, 5]))
+        key.primary.import_job = draw(words)
+    key.key_access_justifications_policy.allowed_access_reasons.extend(
+        draw(st.lists(st.sampled_from([1, 2, 8]), max_size=2))
+    )
     return key
 
 
-@given(key_cases, crypto_keys())
-def test_a_filter_over_messages_means_what_its_parts_mean(case: KeyCase, key: Any) -> None:
-    """The same holds for typed messages."""
+@settings(max_examples=400, deadline=None)
+@given(combined(key_comparisons()), crypto_keys())
+def test_a_filter_over_keys_means_what_its_parts_mean(case: Case, key: Any) -> None:
+    """Every kind of field, spelling, operator and literal, in any combination, over typed messages."""
     assert parse(case.text).matches(key) is bool(case.meaning(key))
 
 

@@ -14,6 +14,9 @@ from keystead.api.errors import InvalidArgument
 from keystead.api.filters import parse
 
 CryptoKey = kms_v1.CryptoKey.pb()
+CryptoKeyVersion = kms_v1.CryptoKeyVersion.pb()
+ImportJob = kms_v1.ImportJob.pb()
+KeyRing = kms_v1.KeyRing.pb()
 EkmConnection = kms_v1.EkmConnection.pb()
 
 SEVERITY = {"severity": log_severity_pb2.DESCRIPTOR.enum_types_by_name["LogSeverity"]}
@@ -113,6 +116,25 @@ MATCHING = [
     "enabled -disabled",
     "labels.env=prod -- and this is said in passing\n AND purpose=1",
     "purpose=MAC OR purpose=ENCRYPT_DECRYPT labels.env=prod OR labels.env=test",
+    'name: "PAY" AND name: "roll"',
+    'name: "pay" name: "ROLL"',
+    'name != "quickstart"',
+    '-name="quickstart"',
+    'NOT name = "quickstart"',
+    "NOT(purpose=MAC)",
+    '-(name:"pay" name:"rolls")',
+    "(labels.env=prod)(purpose=1)",
+    'labels.env="prod" AND(purpose=1)',
+    "labels.'env'=prod",
+    'name\n:\t"pay"',
+    "primary.state=(ENABLED OR DISABLED)",
+    "purpose=ENCRYPT_DECRYPT AND primary.state=DISABLED OR primary.state=ENABLED",
+    "-purpose=MAC OR primary.state=DISABLED",
+    "createTime>=2026-03-01T02:00:00.25-10:00",
+    "createTime:2026-03-01T12:00:00.250Z",
+    'createTime<"2026-03-01T12:00:00.250000001Z"',
+    "destroyScheduledDuration!=86400s",
+    "version_template.algorithm:symmetric",
 ]
 
 
@@ -140,6 +162,14 @@ def test_the_documented_expressions_match(text: str) -> None:
         "payroll",
         "purpose=ENCRYPT_DECRYPT primary.state=DISABLED",
         "-(purpose=MAC OR labels.env=prod)",
+        "purpose=MAC AND purpose=MAC OR purpose=ENCRYPT_DECRYPT",
+        "primary.state=DISABLED OR primary.state=ENABLED AND purpose=MAC",
+        "name:Pay*",
+        "name=*",
+        'labels.env=""',
+        'labels.team=""',
+        "createTime>2026-03-01T12:00:00.25Z",
+        "nextRotationTime=1970-01-01T00:00:00Z",
     ],
 )
 def test_what_a_key_is_not_does_not_match(text: str) -> None:
@@ -167,7 +197,12 @@ def test_or_binds_tighter_than_and() -> None:
         ("purpose=mac", "'mac' is not a value"),
         ("createTime>yesterday", "'yesterday' is not a value of field 'create_time'"),
         ("createTime>2026-02-30", "2026-02-30"),
+        ("createTime>2026-03-01T25:00:00Z", "T25"),
+        ("createTime>2026-03-01T12:00:00+01:60", "+01:60"),
+        ("createTime>2026", "'2026' is not a value"),
         ("createTime=~2026", "=~"),
+        ("primary.state=enabled", "'enabled' is not a value of CryptoKeyVersionState"),
+        ("versionTemplate.algorithm!=AES", "'AES' is not a value of CryptoKeyVersionAlgorithm"),
         ("rotation_period=1h", "'1h' is not a value of field 'rotation_period'"),
         ("importOnly=maybe", "'maybe' is not a value of field 'import_only'"),
     ],
@@ -179,6 +214,25 @@ def test_a_filter_that_cannot_be_meant_says_which_field(text: str, named: str) -
     assert named in refused.value.message
     with pytest.raises(InvalidArgument):
         parse(text).matches(crypto_key())
+
+
+def test_every_kind_that_can_be_listed_can_be_filtered() -> None:
+    """Key rings, versions and import jobs too, by any field; names of enums need no quotes."""
+    version = CryptoKeyVersion(
+        name="k/cryptoKeyVersions/2", state="DISABLED", import_failure_reason="Bad key"
+    )
+    assert parse("state != DESTROYED AND state != DESTROY_SCHEDULED").matches(version)
+    assert parse("-state=(ENABLED OR DESTROYED) import_failure_reason:bad").matches(version)
+    assert not parse("state = ENABLED").matches(version)
+    assert not parse("destroy_time>1970-01-01").matches(version)
+    job = ImportJob(import_method="RSA_OAEP_3072_SHA256_AES_256", state="ACTIVE", protection_level="HSM")
+    assert parse("importMethod:sha256 state=ACTIVE protectionLevel>SOFTWARE").matches(job)
+    assert not parse("state=EXPIRED").matches(job)
+    ring = KeyRing(name="projects/p/locations/l/keyRings/Ring")
+    assert parse('name:"keyrings/ring" -createTime:*').matches(ring)
+    for text in ("state=ENABLED", "labels.a=b"):
+        with pytest.raises(InvalidArgument, match="KeyRing has no field"):
+            parse(text).check(KeyRing.DESCRIPTOR)
 
 
 def test_any_element_of_a_repeated_field_may_match() -> None:

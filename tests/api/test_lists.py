@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from keystead.api import filters, lists
 from keystead.api.errors import InvalidArgument
-from keystead.api.lists import OrderTerm, PageRequest, collect, page_request, paginate, parse_order
+from keystead.api.lists import OrderTerm, Page, PageRequest, collect, page_request, paginate, parse_order
 
 CryptoKey = kms_v1.CryptoKey.pb()
 ListCryptoKeysRequest = kms_v1.ListCryptoKeysRequest.pb()
@@ -40,19 +40,27 @@ class Store:
         self.read = 0
 
     def fetch(self, after: str | None, limit: int) -> list[tuple[str, Any]]:
-        rows = [(name, row) for name, row in self.rows if after is None or name > after][:limit]
-        self.read += len(rows)
-        return rows
+        return self._some([(name, row) for name, row in self.rows if after is None or name > after], limit)
+
+    def backward(self, after: str | None, limit: int) -> list[tuple[str, Any]]:
+        down = self.rows[::-1]
+        return self._some([(name, row) for name, row in down if after is None or name < after], limit)
+
+    def _some(self, rows: list[tuple[str, Any]], limit: int) -> list[tuple[str, Any]]:
+        self.read += len(rows[:limit])
+        return rows[:limit]
+
+    def page(self, **fields: Any) -> Page[Any]:
+        """The page of a request with these fields; `read` is then what was read for it."""
+        self.read = 0
+        return collect(page_request(request(**fields)), self.fetch, backward=self.backward)
 
 
-Fetch = Callable[[str | None, int], Sequence[tuple[str, Any]]]
-
-
-def all_pages(fetch: Fetch, **fields: Any) -> list[list[Any]]:
+def all_pages(store: Store, **fields: Any) -> list[list[Any]]:
     pages: list[list[Any]] = []
     token = ""
     while True:
-        page = collect(page_request(request(page_token=token, **fields)), fetch)
+        page = store.page(page_token=token, **fields)
         pages.append(page.items)
         token = page.next_page_token
         if not token:
@@ -179,9 +187,7 @@ def test_rows_are_ordered_by_any_field() -> None:
     store = Store(rows)
 
     def order(text: str) -> list[int]:
-        return [
-            int(row.name[-1]) for page in all_pages(store.fetch, order_by=text, page_size=3) for row in page
-        ]
+        return [int(row.name[-1]) for page in all_pages(store, order_by=text, page_size=3) for row in page]
 
     assert order("create_time") == [2, 4, 3, 1]
     assert order("createTime desc") == [1, 3, 2, 4]
@@ -209,19 +215,53 @@ numbers = st.sets(st.integers(0, 60), max_size=25)
 orders = st.sampled_from(["", "name", "name desc", "purpose", "purpose desc, name", "labels.a, create_time"])
 
 
-@given(numbers, st.integers(1, 12), orders, st.sampled_from(["", "purpose=MAC", "-labels:a", "name:2"]))
-def test_pages_make_up_the_whole_list(rows: set[int], size: int, order: str, wanted: str) -> None:
-    """For any rows, order, filter and page size the pages in a row are the list; only the last is short."""
-    store = Store([
+wanteds = st.sampled_from(["", "purpose=MAC", "-labels:a", "name:2", "purpose=RAW_ENCRYPT_DECRYPT"])
+
+
+def a_list(rows: set[int]) -> Store:
+    """Keys of which every third is no MAC key and every other one has a label."""
+    return Store([
         key(n, purpose=9 if n % 3 else 1, labels={"a": str(n % 4)} if n % 2 else {}) for n in rows
     ])  # fmt: skip
-    pages = all_pages(store.fetch, page_size=size, order_by=order, filter=wanted)
-    [whole] = all_pages(store.fetch, page_size=1000, order_by=order, filter=wanted)
+
+
+@given(numbers, st.integers(1, 12), orders, wanteds)
+def test_pages_make_up_the_whole_list(rows: set[int], size: int, order: str, wanted: str) -> None:
+    """For any rows, order, filter and page size the pages in a row are the list; without a filter, or in an
+    order that is made here, only the last page is short."""
+    store = a_list(rows)
+    pages = all_pages(store, page_size=size, order_by=order, filter=wanted)
+    [whole] = all_pages(store, page_size=1000, order_by=order, filter=wanted)
     assert [row.name for page in pages for row in page] == [row.name for row in whole]
-    assert all(len(page) == size for page in pages[:-1])
-    assert len(pages) == max(1, -(-len(whole) // size))
+    assert all(len(page) <= size for page in pages)
+    if not (wanted and order in {"", "name", "name desc"}):
+        assert all(len(page) == size for page in pages[:-1])
+        assert len(pages) == max(1, -(-len(whole) // size))
     matching = {row.name for _, row in store.rows if filters.parse(wanted).matches(row)}
     assert {row.name for row in whole} == matching
+
+
+@given(numbers, st.integers(1, 12), st.sampled_from(["", "name", "name desc"]), wanteds, st.integers(1, 40))
+def test_pages_by_name_are_the_list_whatever_their_bound(
+    rows: set[int], size: int, order: str, wanted: str, bound: int
+) -> None:
+    """However few rows may be looked at for one page, the pages are the matching rows in the order asked for,
+    and none looks at more."""
+    store = a_list(rows)
+    expected = [name for name, row in store.rows if filters.parse(wanted).matches(row)]
+    found: list[str] = []
+    token = ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lists, "MAX_SCAN", bound)
+        for _ in range(len(rows) + 2):
+            page = store.page(page_size=size, order_by=order, filter=wanted, page_token=token)
+            assert store.read <= max(bound, size + 1)
+            found += [row.name for row in page.items]
+            token = page.next_page_token
+            if not token:
+                break
+    assert token == ""
+    assert found == (expected[::-1] if order == "name desc" else expected)
 
 
 @given(numbers, st.integers(1, 5), st.sampled_from(["", "name desc"]), st.data())
@@ -229,35 +269,71 @@ def test_rows_that_come_and_go_do_not_disturb_the_others(
     rows: set[int], size: int, order: str, data: st.DataObject
 ) -> None:
     """Deleting rows between pages neither skips nor repeats any row that stays."""
-    first = collect(
-        page_request(request(page_size=size, order_by=order)), Store([key(n) for n in rows]).fetch
-    )
+    first = Store([key(n) for n in rows]).page(page_size=size, order_by=order)
     gone = data.draw(st.sets(st.sampled_from(sorted(rows)))) if rows else set()
     left = Store([key(n) for n in rows - gone])
     seen = [row.name for row in first.items]
     token = first.next_page_token
     while token:
-        page = collect(page_request(request(page_size=size, order_by=order, page_token=token)), left.fetch)
+        page = left.page(page_size=size, order_by=order, page_token=token)
         seen += [row.name for row in page.items]
         token = page.next_page_token
     assert len(seen) == len(set(seen))
     assert {name for name, _ in left.rows} <= set(seen)
 
 
-def test_a_page_in_key_order_reads_no_more_than_it_needs() -> None:
-    """Listing by name seeks: a page of two out of a hundred reads three rows."""
+@pytest.mark.parametrize("order", ["", "name", "name desc"])
+def test_a_page_in_key_order_reads_no_more_than_it_needs(order: str) -> None:
+    """Listing by name seeks, either way: any page of two out of a hundred reads three rows."""
     store = Store([key(n) for n in range(100)])
-    collect(page_request(request(page_size=2)), store.fetch)
-    assert store.read == 3
+    token = ""
+    for _ in range(40):
+        page = store.page(page_size=2, order_by=order, page_token=token)
+        assert (store.read, len(page.items)) == (3, 2)
+        token = page.next_page_token
+
+
+@pytest.mark.parametrize("order", ["name", "name desc"])
+def test_a_filter_that_matches_often_reads_little_more(order: str) -> None:
+    """A filter that every row passes costs no row more than none; one that every other passes, twice as many
+    and not even that again."""
+    store = Store([key(n, import_only=n % 2 == 0) for n in range(1000)])
+    for size in (1, 10, 100):
+        every = store.page(page_size=size, order_by=order, filter="purpose!=MAC")
+        assert (len(every.items), store.read) == (size, size + 1)
+        other = store.page(page_size=size, order_by=order, filter="import_only=true")
+        assert len(other.items) == size
+        assert store.read <= 4 * size + 2
+
+
+def test_a_full_page_does_not_search_for_the_next_match() -> None:
+    """It ends with a token, and the page after it may be the empty end of the list."""
+    store = Store([key(n, import_only=n < 5) for n in range(500)])
+    first = store.page(page_size=5, filter="import_only=true")
+    assert ([row.name for row in first.items], store.read) == ([key(n).name for n in range(5)], 6)
+    second = store.page(page_size=5, filter="import_only=true", page_token=first.next_page_token)
+    assert (second.items, second.next_page_token) == ([], "")
 
 
 def test_a_rare_match_in_a_huge_list_bounds_the_work_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """After so many rows a page comes back short, with a token that goes on to the match."""
     monkeypatch.setattr(lists, "MAX_SCAN", 400)
     store = Store([key(n, import_only=n == 1500) for n in range(1590)])
-    pages = all_pages(store.fetch, filter="import_only=true")
-    assert [row.name for page in pages for row in page] == [key(1500).name]
-    assert len(pages) == 4
+    pages = all_pages(store, filter="import_only=true")
+    assert [[row.name for row in page] for page in pages] == [[], [], [], [key(1500).name]]
+    assert store.page(filter="import_only=true").next_page_token
+    assert store.read == 400
+
+
+def test_a_list_too_long_to_be_sorted_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By any field but the name a list is sorted in memory, so its length is bounded; by name it is not."""
+    monkeypatch.setattr(lists, "MAX_SCAN", 1500)
+    store = Store([key(n) for n in range(1501)])
+    with pytest.raises(InvalidArgument, match="more than 1500 can be ordered by 'name' only"):
+        store.page(order_by="purpose")
+    assert store.page(order_by="name desc", page_size=1).items == [key(1500)]
+    store.rows.pop()
+    assert len(store.page(order_by="purpose", page_size=7).items) == 7
 
 
 def test_the_total_is_told_only_without_a_filter() -> None:

@@ -44,7 +44,9 @@ def test_killed_at_any_moment_no_answered_write_is_lost(store_url: str, seed: in
         resources = {row.name for row in tx.resources.list_kind("Thing")}
         policies = {row.resource for row in tx.policies.list_under("t")}
         records = [row.seq for row in tx.audit.walk()]
+        count = tx.resources.count("Thing", "t")
     assert records == list(range(1, len(records) + 1))
     assert resources == policies == {f"t/{number}" for number in records}
+    assert count == len(records)
     assert last <= len(records) <= last + 1
     store.close()

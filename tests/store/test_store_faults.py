@@ -50,7 +50,7 @@ def test_nothing_is_half_done_on_a_full_disk(sqlite_store: Store) -> None:
     assert sqlite_store.epoch == epoch
     with sqlite_store.read() as reader:
         assert reader.meta.get("before") == b"1"
-        assert reader.resources.count("Thing", "t") == 0
+        assert reader.resources.count("Thing", "t") == len(reader.resources.list("Thing", "t")) == 0
         assert reader.audit.last() is None
     assert sqlite_store.check() == []
     with sqlite_store.write() as tx:
@@ -67,7 +67,7 @@ def test_a_full_disk_that_a_caller_ignores_commits_nothing(sqlite_store: Store) 
         with pytest.raises(ResourceExhausted):
             tx.resources.insert(a_resource("t/second"))
     with sqlite_store.read() as reader:
-        assert reader.resources.count("Thing", "t") == 0
+        assert reader.resources.count("Thing", "t") == len(reader.resources.list("Thing", "t")) == 0
 
 
 LIMITED = """
@@ -92,7 +92,9 @@ except ResourceExhausted as error:
 assert kept > 10, kept
 def count():
     with store.read() as tx:
-        return tx.resources.count("Thing", "t")
+        found = tx.resources.count("Thing", "t")
+        assert found == len(tx.resources.list("Thing", "t"))
+        return found
 assert count() == 2 * kept, (count(), kept)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 with store.write() as tx:
@@ -234,10 +236,11 @@ def test_a_lost_connection_is_unavailable_and_recovers(pg_server: PostgresForTes
         pg_server.disconnect(pg_url)
         tx.resources.insert(a_resource("t/b"))
     with pytest.raises(Unavailable, match="not known"), store.write() as tx:
-        tx.resources.insert(a_resource("t/c"))
+        tx.meta.put("c", b"")  # nothing of it is left to be written when the transaction ends
         pg_server.disconnect(pg_url)
     with store.write() as tx:
         assert tx.resources.count("Thing", "t") == 0
+        assert tx.resources.list("Thing", "t") == []
         assert tx.resources.insert(a_resource("t/a"))
     store.close()
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, text
 
 from keystead.api.errors import FailedPrecondition, Unavailable
-from keystead.store import open_store
-from keystead.store.migrate import VERSION_TABLE, revision
+from keystead.store import Resource, open_store
+from keystead.store.migrate import VERSION_TABLE, configuration, revision
 from keystead.store.schema import metadata
 from tests.stores import ENGINES, PostgresForTests, a_resource
 
@@ -39,12 +40,78 @@ def test_migrations_arrive_at_the_schema(empty_url: str) -> None:
             connection, opts={"compare_type": True, "version_table": VERSION_TABLE}
         )
         assert compare_metadata(context, metadata) == []
-        assert revision(connection) == "0001"
+        assert revision(connection) == "0002"
         tables = inspect(connection)
         for table in metadata.sorted_tables:
             keys = tables.get_pk_constraint(table.name)["constrained_columns"]
             assert keys == [column.name for column in table.primary_key.columns]
     engine.dispose()
+
+
+KEY = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
+# (name, kind, parent, sort) as a first version left them. The versions of the first key have a gap.
+RESOURCES_0001 = [
+    ("projects/p/locations/l/keyRings/r", "KeyRing", "projects/p/locations/l", "r"),
+    (KEY, "CryptoKey", "projects/p/locations/l/keyRings/r", "k"),
+    (f"{KEY}2", "CryptoKey", "projects/p/locations/l/keyRings/r", "k2"),
+    *((f"{KEY}/cryptoKeyVersions/{n}", "CryptoKeyVersion", KEY, f"{n:010}") for n in (1, 2, 9, 10)),
+    (f"{KEY}2/cryptoKeyVersions/1", "CryptoKeyVersion", f"{KEY}2", "0000000001"),
+    ("instances/7/parties/x", "RegisteredParty", "instances/7", "17 is no number of a version"),
+]
+COUNTS = {
+    ("KeyRing", "projects/p/locations/l"): (1, 1),
+    ("CryptoKey", "projects/p/locations/l/keyRings/r"): (2, 2),
+    ("CryptoKeyVersion", KEY): (4, 10),
+    ("CryptoKeyVersion", f"{KEY}2"): (1, 1),
+    ("RegisteredParty", "instances/7"): (1, 1),
+    ("CryptoKeyVersion", "a key without versions"): (0, 0),
+}
+
+
+def _fill_0001(engine: Engine) -> None:
+    """A store as the first schema had it, with rows in every table that the next one changes."""
+    with engine.begin() as connection:
+        command.upgrade(configuration(connection), "0001")
+        for name, kind, parent, sort in RESOURCES_0001:
+            connection.execute(
+                text(
+                    "INSERT INTO resources (name, kind, parent, sort, body, sealed, revision, due, alias)"
+                    " VALUES (:name, :kind, :parent, :sort, :body, :sealed, 3, 5, :alias)"
+                ),
+                {"name": name, "kind": kind, "parent": parent, "sort": sort, "body": b"\x00\xff",
+                 "sealed": b"s", "alias": f"alias of {name}"},
+            )  # fmt: skip
+        connection.execute(
+            text("INSERT INTO key_material (name, wrapped) VALUES (:name, :wrapped)"),
+            {"name": f"{KEY}/cryptoKeyVersions/1", "wrapped": b"\x00wrapped\xff"},
+        )
+
+
+def test_a_store_of_the_first_schema_loses_nothing(empty_url: str) -> None:
+    """Its rows are as they were; counts are those of its rows, and numbers go on after the highest."""
+    engine = create_engine(empty_url)
+    _fill_0001(engine)
+    engine.dispose()
+    store = open_store(empty_url)
+    with store.read() as tx:
+        for name, kind, parent, sort in RESOURCES_0001:
+            assert tx.resources.get(name) == Resource(
+                name, kind, parent, sort, b"\x00\xff", b"s", 3, 5, f"alias of {name}"
+            )
+        assert tx.material.get(f"{KEY}/cryptoKeyVersions/1") == b"\x00wrapped\xff"
+        assert tx.material.public(f"{KEY}/cryptoKeyVersions/1") == b""
+        assert {each: tx.resources.count(*each) for each in COUNTS} == {
+            each: count for each, (count, _) in COUNTS.items()
+        }
+    with store.write() as tx:
+        assert {each: tx.resources.next_number(*each) for each in COUNTS} == {
+            each: last + 1 for each, (_, last) in COUNTS.items()
+        }
+        assert tx.resources.delete(f"{KEY}/cryptoKeyVersions/10")
+    with store.write() as tx:
+        assert tx.resources.count("CryptoKeyVersion", KEY) == 3
+        assert tx.resources.next_number("CryptoKeyVersion", KEY) == 12
+    store.close()
 
 
 def test_names_are_compared_bytewise_in_postgresql(pg_url: str) -> None:

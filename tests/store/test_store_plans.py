@@ -14,12 +14,17 @@ LOOKUPS: dict[str, Callable[[ReadTx], object]] = {
     "by_alias": lambda tx: tx.resources.by_alias("uid/00500"),
     "list": lambda tx: tx.resources.list("Thing", "t", limit=100),
     "next page": lambda tx: tx.resources.list("Thing", "t", after="00500", limit=100),
+    "previous page": lambda tx: tx.resources.list("Thing", "t", after="00500", limit=100, descending=True),
+    "last page": lambda tx: tx.resources.list("Thing", "t", limit=100, descending=True),
+    "count": lambda tx: tx.resources.count("Thing", "t"),
+    "get_many": lambda tx: tx.resources.get_many(f"t/{number:05}" for number in range(400, 500)),
     "list_kind": lambda tx: tx.resources.list_kind("Thing", after_name="t/00500", limit=100),
     "due": lambda tx: tx.resources.due("Thing", 10, 100),
     "policy": lambda tx: tx.policies.get("t/00500"),
     "policies": lambda tx: tx.policies.get_many(["t/00500", "t", "p"]),
     "policies below": lambda tx: tx.policies.list_under("t/00500"),
     "material": lambda tx: tx.material.get("t/00500"),
+    "public key": lambda tx: tx.material.public("t/00500"),
     "keychain": lambda tx: tx.keychains.get("t/00500"),
     "keychains of a key": lambda tx: tx.keychains.list(kms_key="k/00500"),
     "operation": lambda tx: tx.operations.get("t/00500"),
@@ -43,8 +48,9 @@ NUMBERS = {
 FILLING = (
     "INSERT INTO resources SELECT 't/' || {id}, 'Thing', 't', {id}, {bytes}, NULL, 1,"
     " CASE WHEN i % 100 = 0 THEN i END, 'uid/' || {id} FROM n",
+    "INSERT INTO children SELECT 'Thing', 't/' || {id}, i, i FROM n",
     "INSERT INTO policies SELECT 't/' || {id}, {bytes}, i FROM n",
-    "INSERT INTO key_material SELECT 't/' || {id}, {bytes} FROM n",
+    "INSERT INTO key_material SELECT 't/' || {id}, {bytes}, NULL FROM n",
     "INSERT INTO keychains SELECT 't/' || {id}, 'svc', 'type', 'k/' || {id}, 'v', {bytes}, 'l', 'p', i, 1"
     " FROM n",
     "INSERT INTO operations SELECT 't/' || {id}, 'svc', 't', 'kind', 'target', i % 100 > 0, {bytes}, {bytes},"

@@ -73,6 +73,26 @@ def test_material_is_set_replaced_listed_and_deleted(store: Store) -> None:
         assert tx.material.get("k/1") is None
 
 
+def test_a_public_key_stands_beside_its_material(store: Store) -> None:
+    """It is read without the material, is empty where none was put, and goes with what it was put with."""
+    with store.write() as tx:
+        tx.material.put("k/1", b"wrapped", b"\x00public")
+        tx.material.put("k/2", b"wrapped")
+    with store.read() as tx:
+        assert (tx.material.get("k/1"), tx.material.public("k/1")) == (b"wrapped", b"\x00public")
+        assert (tx.material.public("k/2"), tx.material.public("none")) == (b"", b"")
+    with store.write() as tx:
+        tx.material.put("k/1", b"other", b"other public")
+        tx.material.put("k/2", b"wrapped", b"late")
+    with store.write() as tx:
+        assert (tx.material.get("k/1"), tx.material.public("k/1")) == (b"other", b"other public")
+        assert tx.material.public("k/2") == b"late"
+        tx.material.put("k/1", b"secret key now")
+        tx.material.delete("k/2")
+        assert (tx.material.get("k/1"), tx.material.public("k/1")) == (b"secret key now", b"")
+        assert tx.material.public("k/2") == b""
+
+
 def test_keychains_are_found_by_resource_key_and_service(store: Store) -> None:
     """A key name finds its own keychains and those of keys below it, never those of a key named alike."""
     ring = "projects/p/locations/l/keyRings/r"

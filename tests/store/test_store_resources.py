@@ -135,6 +135,64 @@ def test_pages_cover_a_list_once(store: Store) -> None:
         assert names == ["u/00", "u/01", "u/02"]
 
 
+def test_a_list_can_be_walked_from_its_end(store: Store) -> None:
+    """Descending pages are the ascending list turned round."""
+    with store.write() as tx:
+        for number in range(10):
+            tx.resources.insert(a_resource(f"t/{number}"))
+        tx.resources.insert(a_resource("u/1"))
+        tx.resources.insert(a_resource("t/x", kind="Other"))
+    seen: list[str] = []
+    with store.read() as tx:
+        while page := tx.resources.list(
+            "Thing", "t", after=seen[-1] if seen else None, limit=3, descending=True
+        ):
+            seen += [row.sort for row in page]
+    assert seen == [str(number) for number in reversed(range(10))]
+
+
+def test_many_resources_are_read_at_once(store: Store) -> None:
+    """Those that are there, by name, however many were asked for and however often."""
+    rows = [a_resource(f"t/{number}", body=str(number).encode()) for number in range(1200)]
+    with store.write() as tx:
+        for row in rows:
+            tx.resources.insert(row)
+    with store.read() as tx:
+        assert tx.resources.get_many([]) == {}
+        assert tx.resources.get_many(["t/none", "t/7", "t/7"]) == {"t/7": rows[7]}
+        names = (f"t/{number}" for number in range(-10, 1300))
+        assert tx.resources.get_many(names) == {row.name: row for row in rows}
+
+
+def test_numbers_are_given_once(store: Store) -> None:
+    """Deleting what has a number does not free it; those of a transaction that was rolled back come again."""
+    with store.write() as tx:
+        assert [tx.resources.next_number("Thing", "t") for _ in range(2)] == [1, 2]
+        assert tx.resources.next_number("Other", "t") == tx.resources.next_number("Thing", "u") == 1
+        tx.resources.insert(a_resource("t/2"))
+        assert tx.resources.delete("t/2")
+        assert tx.resources.next_number("Thing", "t") == 3
+        assert tx.resources.count("Thing", "t") == 0
+    with pytest.raises(KeyError), store.write() as tx:
+        assert tx.resources.next_number("Thing", "t") == 4
+        tx.resources.insert(a_resource("t/4"))
+        raise KeyError
+    with store.write() as tx:
+        assert tx.resources.count("Thing", "t") == 0
+        assert tx.resources.next_number("Thing", "t") == 4
+
+
+def test_a_number_is_above_every_count_there_was(store: Store) -> None:
+    """Resources that were numbered by counting are not met by numbers, also when they are gone."""
+    with store.write() as tx:
+        for number in (1, 2, 3):
+            assert tx.resources.count("Thing", "t") + 1 == number
+            tx.resources.insert(a_resource(f"t/{number}"))
+    with store.write() as tx:
+        assert tx.resources.delete("t/3")
+        assert tx.resources.next_number("Thing", "t") == 4
+
+
 def test_due_finds_what_a_loop_must_look_at(store: Store) -> None:
     """Only resources whose time has come, the longest due first, no more than asked for."""
     dues = {"t/a": 30, "t/b": 10, "t/c": None, "t/d": 20, "t/e": 31, "t/f": 10}
@@ -178,6 +236,8 @@ class ResourcesModel(RuleBasedStateMachine):
         with store.write() as tx:
             for row in tx.resources.list_kind("Thing"):
                 tx.resources.delete(row.name)
+            # Numbers go on from where the example before left them.
+            self.last = tx.resources.next_number("Thing", "t")
 
     def _alias_taken(self, alias: str | None, name: str) -> bool:
         return alias is not None and any(
@@ -192,6 +252,7 @@ class ResourcesModel(RuleBasedStateMachine):
             assert tx.resources.insert(row) is fits
         if fits:
             self.model[name] = row
+            self.last = max(self.last, len(self.model))
 
     @rule(name=NAMES, body=st.binary(max_size=20), alias=ALIASES, due=DUES, stale=st.booleans())
     def update(self, name: str, body: bytes, alias: str | None, due: int | None, stale: bool) -> None:
@@ -210,11 +271,25 @@ class ResourcesModel(RuleBasedStateMachine):
         with self.store.write() as tx:
             assert tx.resources.delete(name) is (self.model.pop(name, None) is not None)
 
-    @rule(name=NAMES)
-    def delete_and_roll_back(self, name: str) -> None:
+    @rule(name=NAMES, times=st.integers(1, 3))
+    def change_and_roll_back(self, name: str, times: int) -> None:
+        others = len(self.model.keys() - {name})
         with pytest.raises(KeyError), self.store.write() as tx:
-            tx.resources.delete(name)
+            for _ in range(times):
+                tx.resources.delete(name)
+                assert tx.resources.count("Thing", "t") == others
+                tx.resources.next_number("Thing", "t")
+                assert tx.resources.insert(a_resource(name))
             raise KeyError
+
+    @rule(times=st.integers(1, 3), name=NAMES)
+    def number(self, times: int, name: str) -> None:
+        with self.store.write() as tx:
+            for _ in range(times):
+                self.last += 1
+                assert tx.resources.next_number("Thing", "t") == self.last
+            assert tx.resources.delete(name) is (self.model.pop(name, None) is not None)
+            assert tx.resources.count("Thing", "t") == len(self.model)
 
     @rule(after=st.none() | NAMES, limit=st.none() | st.integers(0, 4), now=st.integers(0, 5))
     def read(self, after: str | None, limit: int | None, now: int) -> None:
@@ -226,6 +301,8 @@ class ResourcesModel(RuleBasedStateMachine):
         with self.store.read() as tx:
             assert tx.resources.list("Thing", "t", after=sort, limit=limit) == rest[:limit]
             assert tx.resources.list_kind("Thing", after, limit) == rest[:limit]
+            before = [row for row in ordered if sort is None or row.sort.encode() < sort.encode()][::-1]
+            assert tx.resources.list("Thing", "t", after=sort, limit=limit, descending=True) == before[:limit]
             assert tx.resources.count("Thing", "t") == len(ordered)
             assert tx.resources.due("Thing", now, 3) == due[:3]
 
@@ -233,6 +310,7 @@ class ResourcesModel(RuleBasedStateMachine):
     def same_rows(self) -> None:
         with self.store.read() as tx:
             assert {row.name: row for row in tx.resources.list_kind("Thing")} == self.model
+            assert tx.resources.get_many([*self.model, "t/none"]) == self.model
             for row in self.model.values():
                 assert tx.resources.get(row.name) == row
                 assert row.alias is None or tx.resources.by_alias(row.alias) == row

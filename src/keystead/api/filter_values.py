@@ -29,7 +29,7 @@ Test: TypeAlias = Callable[[Any], bool]
 _NANOS = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d)))?",
+    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):([0-5]\d)))?",
     re.ASCII,
 )
 _DURATION = re.compile(r"([+-]?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)

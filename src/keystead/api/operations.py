@@ -154,10 +154,16 @@ class OperationRunner:
         tx.after_commit(lambda: self._schedule(row))
         return operation
 
-    def resume(self) -> int:
-        """Schedule whatever is unfinished; returns how many. Called once, when the server starts."""
+    def unfinished(self) -> Sequence[Any]:
+        """The rows of whatever is unfinished; to be read when the server starts, before anything runs."""
         with self.store.read() as tx:
-            rows = tx.operations.unfinished()
+            rows: Sequence[Any] = tx.operations.unfinished()
+        return rows
+
+    def resume(self, left: Sequence[Any] | None = None) -> int:
+        """Schedule what was unfinished when the server started (`left`; read now if not given); returns how
+        many. Called once."""
+        rows = self.unfinished() if left is None else left
         for row in rows:
             self._schedule(row)
         return len(rows)

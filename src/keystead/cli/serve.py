@@ -23,6 +23,12 @@ from keystead.server.settings import Settings
     help="Where bq://project.dataset.table is read from: DIR/project/dataset/table.parquet or .csv.",
 )
 @click.option("--aml-region", "aml_regions", multiple=True, help="Offer AML AI in this location too.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    help="Processes that answer Encrypt, Decrypt and their like; one per core for API calls.",
+)
 @click.option("--universe", default="googleapis.com", show_default=True, help="Domain of the host names.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM), both listeners.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")

@@ -15,6 +15,9 @@ supply, so its end is not trusted: the server takes frames of bounded size only,
                                                 RESULT    JSON: done
                                                 FAILED    google.rpc.Status: ended by an API error
                                                 ERRNO     4 bytes: ended by an error of the system
+
+The server's own worker processes (`server.workers`) have such a socket too. There JOB is the settings, KEY
+the root key, WIPE takes it away, and DONE is what a worker says to each of them: 1 byte, the kind.
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ class Kind(enum.IntEnum):
     NOTICE = 6
     RESULT = 7
     FAILED = 8
+    WIPE = 9
+    DONE = 10
 
 
 class ChannelClosedError(Exception):

@@ -19,7 +19,7 @@ from typing import Any
 
 from keystead.api import names
 from keystead.api.clock import Clock, timestamp
-from keystead.api.errors import Aborted, NotFound
+from keystead.api.errors import Aborted, ApiError, NotFound
 from keystead.cmek.answers import Answer, KeyUnavailableError
 from keystead.cmek.keyclient import KeyClient
 from keystead.cmek.lease import Lease
@@ -156,6 +156,13 @@ class Keychain:
         if lease is not None:
             gone = NotFound(f"{resource} was deleted.")
             lease.end(KeyUnavailableError("", Answer.DISABLED, gone))
+
+    def end_leases(self, reason: ApiError) -> None:
+        """Wipe every KEK that is in memory; whoever asks for one from now on asks its key anew."""
+        with self._lock:
+            leases, self._leases = list(self._leases.values()), {}
+        for lease in leases:
+            lease.end(KeyUnavailableError("", Answer.UNREACHABLE, reason))
 
     def close(self) -> None:
         """Wipe every KEK."""

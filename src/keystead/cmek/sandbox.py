@@ -28,8 +28,20 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _MAX_FILES = 64
 
 
+def bind(parent: int) -> None:
+    """Bind the life of this process to that of `parent`, who started it; leave no core dump, be traced by
+    nobody, gain no privileges, and make files for this user only. To be called before any thread is started.
+
+    Raises OSError where the kernel refuses.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _hold(parent)
+
+
 def confine(parent: int) -> None:
-    """Bind the life of this process to that of `parent`, who started it, and close what it inherited.
+    """`bind` this process to `parent`, take its capabilities away, and close what it inherited.
 
     To be called before any thread is started: the ban on new privileges reaches only threads made later.
     SIGINT, SIGTERM and SIGHUP are ignored, for a stop that is meant for the server's whole group must be the
@@ -37,12 +49,9 @@ def confine(parent: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.umask(0o077)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    bind(parent)
     if os.geteuid() != 0:  # root needs them once more, to stop being root
         _drop_capabilities()
-    _hold(parent)
     for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if descriptor > 2:
             with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already

@@ -37,8 +37,8 @@ _Table = Mapping[tuple[str, LogKind], frozenset[str]]
 
 
 class _ReadableStore(Protocol):
-    epoch: int
-
+    @property
+    def epoch(self) -> int: ...
     def read(self) -> AbstractContextManager[Any]: ...
 
 

@@ -40,8 +40,8 @@ _NUMBERS = 4_096
 class ReadableStore(Protocol):
     """What is needed of store.Store."""
 
-    epoch: int
-
+    @property
+    def epoch(self) -> int: ...
     def read(self) -> AbstractContextManager[Any]: ...
 
 

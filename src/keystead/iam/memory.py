@@ -15,7 +15,8 @@ V = TypeVar("V")
 class Epochs(Protocol):
     """A store that counts the commits which touched what caches are made from (store.Store)."""
 
-    epoch: int
+    @property
+    def epoch(self) -> int: ...
 
 
 class Remembered(Generic[K, V]):

@@ -84,7 +84,8 @@ class KeyCache:
     def clear(self) -> None:
         """Drop every cipher."""
         with self._lock:
-            self._cached = (-1, {})
+            # Of this epoch, so that what somebody is still loading of an earlier one is not kept.
+            self._cached = (self._store.epoch, {})
 
     def key_changed(self, key: str, change: Change) -> None:
         """A version of the key, or its primary, changed: drop the ciphers of all its versions."""

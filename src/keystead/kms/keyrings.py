@@ -38,7 +38,7 @@ class KeyRings:
     )
     def create(self, call: Call, request: CreateKeyRingRequest) -> KeyRing:
         names.require_id("key_ring_id", request.key_ring_id)
-        self._require_location(names.location_of(request.parent))
+        require_location(self._locations, names.location_of(request.parent))
         ring = KeyRing(name=f"{request.parent}/keyRings/{request.key_ring_id}")
         ring.create_time.FromDatetime(call.now)
         RINGS.insert(call.tx, ring, parent=request.parent)
@@ -67,10 +67,12 @@ class KeyRings:
             key_rings=page.items, next_page_token=page.next_page_token, total_size=page.total or 0
         )
 
-    def _require_location(self, location: str) -> None:
-        if location not in self._locations:
-            raise InvalidArgument(
-                f"The request concerns location '{location}' but was sent to location 'global'. Either Cloud "
-                f"KMS is not available in '{location}' or the request was misrouted. Ensure that routing "
-                "information was appended to the request metadata, see https://cloud.google.com/kms/docs/grpc"
-            )
+
+def require_location(served: Names[str], location: str) -> None:
+    """Raises InvalidArgument for a location that this deployment does not serve."""
+    if location not in served:
+        raise InvalidArgument(
+            f"The request concerns location '{location}' but was sent to location 'global'. Either Cloud "
+            f"KMS is not available in '{location}' or the request was misrouted. Ensure that routing "
+            "information was appended to the request metadata, see https://cloud.google.com/kms/docs/grpc"
+        )

@@ -1,7 +1,9 @@
-"""The state machine of key versions, and the rules of a key's schedule: pure, `now` is passed in.
+"""The state machines of key versions and import jobs, and the rules of a key's schedule: pure, `now` is passed
+in.
 
-States and transitions: Cloud KMS "Key version states" (cloud.google.com/kms/docs/key-states). A function
-takes the message as it is and changes it to what it becomes, or raises and changes nothing.
+States and transitions: Cloud KMS "Key version states" (cloud.google.com/kms/docs/key-states) and "Import job
+state" (cloud.google.com/kms/docs/importing-a-key). A function takes the message as it is and changes it to
+what it becomes, or raises and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 from keystead.api.clock import moment
 from keystead.api.errors import FailedPrecondition, bad_field, precondition
-from keystead.kms.messages import CryptoKeyVersion
+from keystead.kms.messages import CryptoKeyVersion, ImportJob
 
 State = CryptoKeyVersion.CryptoKeyVersionState
 PENDING_GENERATION = State.Value("PENDING_GENERATION")
@@ -25,6 +27,12 @@ IMPORT_FAILED = State.Value("IMPORT_FAILED")
 GENERATION_FAILED = State.Value("GENERATION_FAILED")
 
 PENDING = frozenset({PENDING_GENERATION, PENDING_IMPORT})
+
+JobState = ImportJob.ImportJobState
+JOB_PENDING = JobState.Value("PENDING_GENERATION")
+JOB_ACTIVE = JobState.Value("ACTIVE")
+JOB_EXPIRED = JobState.Value("EXPIRED")
+JOB_LIFE = dt.timedelta(days=3)
 
 MIN_ROTATION = dt.timedelta(days=1)
 MAX_ROTATION = dt.timedelta(hours=876_000)
@@ -66,13 +74,36 @@ def announced(version: Any, now: dt.datetime) -> None:
     version.create_time.FromDatetime(now)
 
 
-def import_announced(version: Any, now: dt.datetime) -> None:
-    """A version that is new, or DESTROYED or IMPORT_FAILED before, gets its key by import: PENDING_IMPORT."""
+def import_announced(version: Any, now: dt.datetime, job: str = "") -> None:
+    """A version that is new, or DESTROYED or IMPORT_FAILED before, gets its key by import: PENDING_IMPORT.
+    `job` is the import job; none where the key was wrapped by another key."""
     version.state = PENDING_IMPORT
+    version.import_job = job
     if not version.HasField("create_time"):
         version.create_time.FromDatetime(now)
     for field in ("destroy_time", "destroy_event_time", "import_failure_reason", "reimport_eligible"):
         version.ClearField(field)
+
+
+def check_reimport(version: Any, algorithm: int, *, by_job: bool) -> None:
+    """A version can be imported into again when it is DESTROYED or IMPORT_FAILED, was made by an import of
+    the same way, and with the same algorithm if it ever held a key (Cloud KMS ImportCryptoKeyVersion)."""
+    if version.state not in {DESTROYED, IMPORT_FAILED}:
+        raise wrong_state(version)
+    if not version.reimport_eligible:
+        raise FailedPrecondition(
+            f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was not imported; only imported "
+            "versions can be imported into again."
+        )
+    if bool(version.import_job) != by_job:
+        way = "ImportCryptoKeyVersion" if version.import_job else "ImportTrustedKeyWrappedCryptoKeyVersion"
+        raise FailedPrecondition(
+            f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was created via {way}; it can be "
+            "imported into again in that way only."
+        )
+    if version.HasField("import_time") and version.algorithm != algorithm:
+        name = CryptoKeyVersion.CryptoKeyVersionAlgorithm.Name(version.algorithm)
+        raise bad_field("algorithm", f"CryptoKeyVersion {version.name} held a key of {name}; it must match.")
 
 
 def finished(version: Any, now: dt.datetime, failure: str = "") -> None:
@@ -139,6 +170,42 @@ def check_deletable(version: Any) -> None:
         raise FailedPrecondition(
             f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was imported and cannot be "
             "deleted."
+        )
+
+
+def job_announced(job: Any, now: dt.datetime) -> None:
+    """An import job comes into being without its wrapping key, PENDING_GENERATION; its 3 days begin."""
+    job.state = JOB_PENDING
+    job.create_time.FromDatetime(now)
+    job.expire_time.FromDatetime(now + JOB_LIFE)
+
+
+def job_generated(job: Any, now: dt.datetime) -> None:
+    """PENDING_GENERATION to ACTIVE: the wrapping key is there."""
+    job.state = JOB_ACTIVE
+    job.generate_time.FromDatetime(now)
+
+
+def job_expired(job: Any, now: dt.datetime) -> bool:
+    """To EXPIRED once `expire_time` is reached, from whichever state; whether it is. The public key goes: it
+    is there only while the job is ACTIVE."""
+    if job.state == JOB_EXPIRED:
+        return True
+    if moment(job.expire_time) > now:
+        return False
+    job.state = JOB_EXPIRED
+    job.expire_event_time.CopyFrom(job.expire_time)
+    job.ClearField("public_key")
+    return True
+
+
+def require_active(job: Any, now: dt.datetime) -> None:
+    """FAILED_PRECONDITION unless the job may be used for an import at this moment."""
+    expired = moment(job.expire_time) <= now
+    if job.state != JOB_ACTIVE or expired:
+        state = "EXPIRED" if expired else JobState.Name(job.state)
+        raise FailedPrecondition(
+            f"The request cannot be fulfilled. Resource {job.name} has value {state} in field import_job.state."
         )
 
 

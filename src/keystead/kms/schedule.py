@@ -1,5 +1,5 @@
-"""What happens to keys by itself: rotation at its time, destruction when its time has come, and versions that
-a crash or an absent token left pending.
+"""What happens to keys by itself: rotation at its time, destruction when its time has come, the end of import
+jobs, and whatever a crash or an absent token left pending.
 
 One call of `run_due` does what is due at `now`; when it is called is the server's business. A crash in
 between loses nothing: what was not committed is due again. One key that cannot be rotated does not keep
@@ -17,8 +17,8 @@ from keystead.api.errors import ApiError
 from keystead.kms import lifecycle
 from keystead.kms.events import Change, KeyEvents
 from keystead.kms.material import Material
-from keystead.kms.pending import PendingVersions
-from keystead.kms.service import KEYS, VERSIONS, key_of
+from keystead.kms.pending import PendingKeys
+from keystead.kms.service import JOBS, KEYS, VERSIONS, key_of
 from keystead.kms.versions import CryptoKeyVersions, micros
 
 log = logging.getLogger(__name__)
@@ -26,13 +26,13 @@ _BATCH = 100
 
 
 class KeySchedule:
-    """Rotates and destroys what is due."""
+    """Rotates, destroys and expires what is due."""
 
     def __init__(
         self,
         store: Any,
         versions: CryptoKeyVersions,
-        pending: PendingVersions,
+        pending: PendingKeys,
         material: Material,
         events: KeyEvents,
     ) -> None:
@@ -45,11 +45,12 @@ class KeySchedule:
         self._scrub_wanted = True
 
     def run_due(self, now: dt.datetime) -> int:
-        """Do everything that is due; returns how many keys and versions were changed."""
+        """Do everything that is due; returns how many keys, versions and import jobs were changed."""
         rotated = self._each(KEYS.kind, now, self._rotate_one)
         destroyed = self._each(VERSIONS.kind, now, self._version_due)
+        expired = self._each(JOBS.kind, now, self._job_due)
         self._scrub()
-        return rotated + destroyed
+        return rotated + destroyed + expired
 
     def _each(self, kind: str, now: dt.datetime, act: Callable[[str, dt.datetime], bool]) -> int:
         """Act on everything of a kind that is due, each once; returns how often there was something to do."""
@@ -120,3 +121,26 @@ class KeySchedule:
         self._scrub_wanted = True
         log.info("destroyed %s", name)
         return True
+
+    def _job_due(self, name: str, now: dt.datetime) -> bool:
+        with self._store.read() as tx:
+            over = lifecycle.job_expired(JOBS.require(tx, name).message, now)
+        if not over:
+            self._pending.submit(name)
+            return False
+        with self._pending.alone(name):
+            self._expire_one(name, now)
+        return True
+
+    def _expire_one(self, name: str, now: dt.datetime) -> None:
+        """The wrapping key goes, from the back end first: repeatable, and no import comes between, since the
+        time of the job is over."""
+        with self._store.read() as tx:
+            self._material.remove_from_backend(tx, JOBS.require(tx, name).message)
+        with self._store.write() as tx:
+            stored = JOBS.require(tx, name)
+            lifecycle.job_expired(stored.message, now)
+            self._material.forget(tx, name)
+            JOBS.update(tx, stored, due=None)
+        self._scrub_wanted = True
+        log.info("%s expired", name)

@@ -18,6 +18,7 @@ RETIRED = f"{LOCATION}/retiredResources/*"
 
 KEY_NAME = NameTemplate(KEY)
 VERSION_NAME = NameTemplate(VERSION)
+JOB_NAME = NameTemplate(JOB)
 
 RINGS = Collection("KeyRing", KeyRing)
 KEYS = Collection("CryptoKey", CryptoKey)

@@ -31,17 +31,23 @@ def version_number_in(name: str) -> int:
     return int(number)
 
 
-def version_in_use(keys: KeyCache, name: str, *purposes: str, inline: bool) -> UsableVersion:
+def enabled_version(keys: KeyCache, name: str, *purposes: str, inline: bool) -> UsableVersion:
     """The version of that name, ENABLED and of a key with one of the purposes.
 
-    Raises InvalidArgument, NotFound, FailedPrecondition, and WouldBlock when `inline` and it is not in memory
-    or its use takes long.
+    Raises InvalidArgument, NotFound, FailedPrecondition, and WouldBlock when `inline` and not in memory.
     """
     number = version_number_in(name)
     key = keys.key(key_of(name), inline=inline)
     require_purpose(key.message, *purposes)
     version = keys.version(key, number, inline=inline)
     lifecycle.require_enabled(version.message)
+    return version
+
+
+def version_in_use(keys: KeyCache, name: str, *purposes: str, inline: bool) -> UsableVersion:
+    """`enabled_version` for a call that uses the key itself: raises WouldBlock, when `inline`, also where
+    that takes long."""
+    version = enabled_version(keys, name, *purposes, inline=inline)
     if inline and (version.backend.blocking or version.algorithm.family in _SLOW):
         raise WouldBlock
     return version

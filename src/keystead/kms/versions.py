@@ -10,9 +10,9 @@ from keystead.api.call import Call
 from keystead.api.errors import FailedPrecondition, bad_field
 from keystead.api.method import LogKind, method
 from keystead.kms import lifecycle
-from keystead.kms.algorithms import algorithm_of
+from keystead.kms.algorithms import ALGORITHMS, Family, algorithm_of
 from keystead.kms.events import Change, KeyEvents
-from keystead.kms.material import Material
+from keystead.kms.material import LEVELS, Material
 from keystead.kms.messages import (
     CreateCryptoKeyVersionRequest,
     CryptoKey,
@@ -24,7 +24,7 @@ from keystead.kms.messages import (
     RestoreCryptoKeyVersionRequest,
     UpdateCryptoKeyVersionRequest,
 )
-from keystead.kms.pending import PendingVersions
+from keystead.kms.pending import PendingKeys
 from keystead.kms.service import (
     KEY,
     KEYS,
@@ -55,7 +55,7 @@ class CryptoKeyVersions:
 
     service = KMS
 
-    def __init__(self, material: Material, pending: PendingVersions, events: KeyEvents) -> None:
+    def __init__(self, material: Material, pending: PendingKeys, events: KeyEvents) -> None:
         self._material = material
         self._pending = pending
         self._events = events
@@ -99,16 +99,15 @@ class CryptoKeyVersions:
 
     def next_version(self, tx: Any, key: Any, algorithm: int, *, exportable: bool) -> Any:
         """The message of the next version of a key, not yet stored."""
-        if exportable and key.purpose == _ENCRYPT_DECRYPT:
-            raise bad_field(
-                "trusted_wrapping_enabled", "Keys with purpose ENCRYPT_DECRYPT cannot be wrapped by others."
-            )
+        if exportable:
+            require_wrappable(key)
         number = tx.resources.next_number(VERSIONS.kind, key.name)
         return CryptoKeyVersion(
             name=version_name(key.name, number),
             protection_level=key.version_template.protection_level,
             algorithm=algorithm,
             trusted_wrapping_enabled=exportable,
+            hsm_trusted=is_hsm_trusted(key.version_template.protection_level, algorithm),
         )
 
     @method(
@@ -216,6 +215,19 @@ def without_attestation(version: Any) -> Any:
     """A version as lists and `primary` show it: only GetCryptoKeyVersion and the FULL view tell more."""
     version.ClearField("attestation")
     return version
+
+
+def require_wrappable(key: Any) -> None:
+    """INVALID_ARGUMENT for `trusted_wrapping_enabled` on a version of a key that cannot have it."""
+    if key.purpose == _ENCRYPT_DECRYPT:
+        raise bad_field(
+            "trusted_wrapping_enabled", "Keys with purpose ENCRYPT_DECRYPT cannot be wrapped by others."
+        )
+
+
+def is_hsm_trusted(level: int, algorithm: int) -> bool:
+    """Whether a key wraps others without ever having them outside of a token."""
+    return level == LEVELS["HSM"] and ALGORITHMS[algorithm].family is Family.AES_KWP
 
 
 def require_generated(key: Any) -> None:

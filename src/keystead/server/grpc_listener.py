@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from keystead.api.call import Call, WouldBlock
 from keystead.api.clock import Clock
-from keystead.api.dispatch import Dispatcher
+from keystead.api.dispatch import Door
 from keystead.api.errors import ApiError, InvalidArgument, Unimplemented
 from keystead.api.method import Method
 from keystead.api.registry import Registry
@@ -56,16 +56,20 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 class GrpcListener:
-    """A grpc.aio server over a registry. Make and use it on one event loop."""
+    """A grpc.aio server over a registry. Make and use it on one event loop.
+
+    shared: other processes listen on the same port; otherwise one that is taken is an error.
+    """
 
     def __init__(
         self,
         registry: Registry,
-        dispatcher: Dispatcher,
+        dispatcher: Door,
         authenticator: Authenticator,
         *,
         clock: Clock,
         max_message: int = MAX_BODY,
+        shared: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
         self._authenticator = authenticator
@@ -73,7 +77,7 @@ class GrpcListener:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message),
-                ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
+                ("grpc.so_reuseport", int(shared)),
                 # Messages are small: estimating the bandwidth by pings only costs.
                 ("grpc.http2.bdp_probe", 0),
             ]

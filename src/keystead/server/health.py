@@ -11,10 +11,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
 Check = Callable[[], bool]
+Report = tuple[int, dict[str, object]]
+
+
+class Reports(Protocol):
+    """What a listener asks: `Health`, or what stands for it in another process."""
+
+    async def live(self) -> Report:
+        """HTTP status and JSON object of `/healthz`."""
+
+    async def ready(self) -> Report:
+        """HTTP status (200 or 503) and JSON object of `/readyz`."""
 
 
 class Health:
@@ -40,11 +52,11 @@ class Health:
         """From now on not ready: balancers send new calls elsewhere while running ones end."""
         self._stopping = True
 
-    def live(self) -> tuple[int, dict[str, object]]:
+    async def live(self) -> Report:
         """HTTP status and JSON object of `/healthz`."""
         return 200, {"status": "ok"}
 
-    async def ready(self) -> tuple[int, dict[str, object]]:
+    async def ready(self) -> Report:
         """HTTP status (200 or 503) and JSON object of `/readyz`."""
         if self._stopping:
             return 503, {"status": "stopping"}

@@ -29,13 +29,13 @@ import uvicorn
 from keystead.api import jsonpb
 from keystead.api.call import Call, WouldBlock
 from keystead.api.clock import Clock
-from keystead.api.dispatch import Dispatcher
+from keystead.api.dispatch import Door
 from keystead.api.errors import ApiError, DeadlineExceeded, InvalidArgument, NotFound, PermissionDenied
 from keystead.api.method import Method
 from keystead.api.registry import Registry
 from keystead.api.status import as_api_error, to_json
 from keystead.api.transcoding import Match, Router, bind
-from keystead.server.health import Health
+from keystead.server.health import Reports
 from keystead.server.http_protocol import GatheringHttpProtocol
 from keystead.server.settings import MAX_BODY, Settings
 
@@ -102,11 +102,11 @@ class RestApp:
     def __init__(
         self,
         registry: Registry,
-        dispatcher: Dispatcher,
+        dispatcher: Door,
         authenticator: Authenticator,
         *,
         clock: Clock,
-        health: Health,
+        health: Reports,
         universe: str = "googleapis.com",
         limits: Limits | None = None,
         loopback_names_only: bool = False,
@@ -161,7 +161,7 @@ class RestApp:
             if verb == "OPTIONS":
                 return _Answer(200, b"{}", (_ALLOW,))
             if path in _HEALTH and verb in {"GET", "HEAD"}:
-                status, report = self._health.live() if path == b"/healthz" else await self._health.ready()
+                status, report = await (self._health.live() if path == b"/healthz" else self._health.ready())
                 return _Answer(status, orjson.dumps(report))
         body = await _read(receive, headers, self._limits.max_body)
         query = scope["query_string"]

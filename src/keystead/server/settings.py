@@ -14,12 +14,15 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from keystead.kms.seals.choice import SealOptions
+
 _DOMAIN = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 )
 _REGION = re.compile(r"[a-z]+(-[a-z]+)+[0-9]{1,2}")
 _STORES = ("sqlite:", "postgresql:", "postgresql+psycopg:")
 MAX_BODY = 1 << 20
+MAX_WORKERS = 256
 
 
 class SettingsError(ValueError):
@@ -44,6 +47,9 @@ class Settings:
     plaintext with 64 KiB of AAD, in base64.
     tls_cert, tls_key: PEM files, both or neither; they serve both listeners.
     drain: seconds that running calls get to end when the server stops.
+    workers: processes that answer calls, this one included; those beyond it answer Encrypt, Decrypt and their
+    like from memory of their own.
+    seal: what is said of the seal of the root key; nothing needs to be said once there is one.
     """
 
     data_dir: Path
@@ -60,6 +66,8 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     drain: float = 10.0
+    workers: int = 1
+    seal: SealOptions = field(default_factory=SealOptions)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", Path(self.data_dir).expanduser().absolute())
@@ -159,6 +167,11 @@ class Settings:
             raise SettingsError(
                 "The largest request must be between 256 KiB, which the largest Cloud KMS call needs, "
                 "and 64 MiB."
+            )
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise SettingsError(
+                f"--workers {self.workers} is out of range. Give 1 to {MAX_WORKERS}; one per processor core "
+                "that API calls may use is a good number."
             )
         if self.drain < 0:
             raise SettingsError("The time that running calls get to end cannot be negative.")

@@ -8,21 +8,22 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
 
+from keystead.api.call import Transactions
 from keystead.api.clock import Clock, SystemClock
 from keystead.api.dispatch import Dispatcher
-from keystead.api.errors import FailedPrecondition
+from keystead.api.errors import FailedPrecondition, Unavailable
 from keystead.api.locations import Locations, Offer
 from keystead.api.method import Service
 from keystead.api.operations import OperationRunner, Operations
 from keystead.api.registry import Registry
 from keystead.audit.logging_api import Logs
+from keystead.audit.operators import OperatorTrail
 from keystead.audit.services import LOGGING
 from keystead.audit.trail import Trail
 from keystead.cmek.guard import KeyGuard
@@ -37,7 +38,7 @@ from keystead.iam.audit_configs import AuditConfigs
 from keystead.iam.authentication import Authenticator, DevAuthenticator
 from keystead.iam.authorizer import Authorizer
 from keystead.iam.bootstrap import prepare_organization
-from keystead.iam.hierarchy import Projects, number_of
+from keystead.iam.hierarchy import Projects, ensure_organization, number_of, read_organization
 from keystead.iam.iam_policy import IamPolicy, ResourceType
 from keystead.iam.policies import PolicyEvents
 from keystead.iam.resource_manager import OrganizationsV3, ProjectsV3
@@ -46,23 +47,21 @@ from keystead.iam.role_catalog import RoleCatalog
 from keystead.iam.service_agents import agent_email
 from keystead.iam.service_usage import ServiceUsage
 from keystead.iam.services import IAM, RESOURCE_MANAGER, SERVICE_USAGE
-from keystead.kms.cryptokeys import CryptoKeys
+from keystead.kms.assembly import KeyService, policy_carriers
+from keystead.kms.assembly import assemble as assemble_kms
+from keystead.kms.backends import Backend
+from keystead.kms.backends.software import SoftwareBackend
 from keystead.kms.events import KeyEvents
 from keystead.kms.keycache import KeyCache
-from keystead.kms.keyrings import KeyRings
-from keystead.kms.material import Material
-from keystead.kms.messages import LocationMetadata
 from keystead.kms.rootkey import ROOT_KEY, RootKey
-from keystead.kms.schedule import KeySchedule
-from keystead.kms.seals.file import FileSeal
-from keystead.kms.service import KEY, KEYS, KMS, LOCATIONS, RING, RINGS
-from keystead.kms.symmetric import SymmetricEncryption
-from keystead.kms.versions import CryptoKeyVersions
+from keystead.kms.service import KMS
+from keystead.server.control import ControlSocket
 from keystead.server.health import Health
 from keystead.server.loops import Loop
+from keystead.server.seal_commands import seal_commands
+from keystead.server.sealing import SEAL_S, Sealing
 from keystead.server.settings import Settings
-from keystead.store.collection import Collection
-from keystead.store.engine import Store, open_store
+from keystead.store.engine import Follower, Store, open_store
 from keystead.store.lock import DataDirLock, ServerLock, server_lock
 
 log = logging.getLogger(__name__)
@@ -72,6 +71,7 @@ SCHEDULE_S = 1.0
 LOCK_S = 1.0
 API_THREADS = 16
 OPERATION_THREADS = 4
+KEY_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -95,31 +95,36 @@ class Platform:
     health: Health
     key_events: KeyEvents
     policy_events: PolicyEvents
-    schedule: KeySchedule
+    keys: KeyService
     operations: OperationRunner
     guard: KeyGuard
     keychains: tuple[Keychain, ...]
     protected: ProtectedResources
     aml: AmlAi
-    _root_key: RootKey
+    root_key: RootKey
+    sealing: Sealing
     _locks: _Locks
     _executors: tuple[ThreadPoolExecutor, ...]
+    _control: ControlSocket
     _loops: list[Loop] = field(default_factory=list)
 
     def start(self) -> None:
         """Take up what a stop or crash left, and begin watching keys and schedules."""
         self.aml.sweep()
-        self.operations.resume()
+        left = self.operations.unfinished()
+        self.sealing.when_open(lambda: self.operations.resume(left))
         self.guard.start()
         self.guard.poll()
         poll_s = self.settings.key_poll_interval.total_seconds()
         self._loops = [
-            Loop("key-schedule", lambda: self.schedule.run_due(self.clock.now()), SCHEDULE_S),
+            Loop("key-schedule", lambda: self.keys.schedule.run_due(self.clock.now()), SCHEDULE_S),
             Loop("key-poll", self.guard.poll, poll_s),
             Loop("server-lock", self._check_lock, LOCK_S),
+            Loop("seal", self.sealing.retry, SEAL_S),
         ]
         for loop in self._loops:
             loop.start()
+        self._control.start()
 
     def _check_lock(self) -> None:
         """Another server may take the store once the lock on it is lost, and what is in memory here would
@@ -131,6 +136,7 @@ class Platform:
 
     def close(self) -> None:
         """Stop in the order in which the parts depend on each other; wipe every key."""
+        self._control.stop()
         for loop in self._loops:
             loop.stop()
         self.guard.stop()
@@ -139,7 +145,7 @@ class Platform:
             executor.shutdown(wait=True, cancel_futures=True)
         for keychain in self.keychains:
             keychain.close()
-        self._root_key.close()
+        self.sealing.stop()
         self._locks.all.close()
 
 
@@ -154,12 +160,25 @@ def build(settings: Settings, clock: Clock | None = None) -> Platform:
         locks.callback(store.close)
         lock = server_lock(store)
         locks.enter_context(lock)
-        seal = FileSeal(settings.data_dir / "seal" / "root.key", create=True)
-        root_key = RootKey.open(store, seal)
-        return _assemble(settings, clock, store, root_key, _Locks(locks, lock))
+        trail = OperatorTrail(clock, lambda tx: ensure_organization(tx, clock))
+        sealing = Sealing(store, RootKey(), settings.data_dir, settings.seal, trail)
+        sealing.start()
+        return _assemble(settings, clock, store, sealing, _Locks(locks, lock))
     except BaseException:
         locks.close()
         raise
+
+
+@dataclass(frozen=True)
+class Hot:
+    """What a worker process is made of: every RPC is declared, hot ones can be answered, nothing runs by
+    itself."""
+
+    registry: Registry
+    dispatcher: Dispatcher
+    authenticator: Authenticator
+    cache: KeyCache
+    executors: tuple[ThreadPoolExecutor, ...]
 
 
 @dataclass(frozen=True)
@@ -167,7 +186,7 @@ class _Ground:
     """What every room is built on."""
 
     clock: Clock
-    store: Store
+    store: Store | Follower
     registry: Registry
     projects: Projects
     authorizer: Authorizer
@@ -178,10 +197,10 @@ class _Ground:
     executors: tuple[ThreadPoolExecutor, ...]
 
 
-def _ground(settings: Settings, clock: Clock, store: Store) -> _Ground:
+def _ground(settings: Settings, clock: Clock, store: Store | Follower, organization: str) -> _Ground:
     api_threads = ThreadPoolExecutor(API_THREADS, thread_name_prefix="api")
     operation_threads = ThreadPoolExecutor(OPERATION_THREADS, thread_name_prefix="operation")
-    organization = prepare_organization(store, clock, owner=DEV_OWNER if settings.dev else None)
+    key_threads = ThreadPoolExecutor(KEY_THREADS, thread_name_prefix="key-making")
     projects = Projects(organization, clock)
     authorizer = Authorizer(store, projects, dev=settings.dev)
     trail = Trail(AuditConfigs(store, organization).wanted, clock)
@@ -196,18 +215,24 @@ def _ground(settings: Settings, clock: Clock, store: Store) -> _Ground:
         operations=OperationRunner(store, clock, operation_threads),
         key_events=KeyEvents(),
         policy_events=PolicyEvents(),
-        executors=(api_threads, operation_threads),
+        executors=(api_threads, operation_threads, key_threads),
     )
 
 
-def _assemble(settings: Settings, clock: Clock, store: Store, root_key: RootKey, locks: _Locks) -> Platform:
-    ground = _ground(settings, clock, store)
-    schedule = _add_key_service(ground, root_key)
+def _assemble(settings: Settings, clock: Clock, store: Store, sealing: Sealing, locks: _Locks) -> Platform:
+    root_key = sealing.root_key
+    organization = prepare_organization(store, clock, owner=DEV_OWNER if settings.dev else None)
+    ground = _ground(settings, clock, store, organization)
+    keys = _add_key_service(ground, [SoftwareBackend(root_key)])
     _add_identity_and_audit(ground)
-    aml = _add_aml(ground, settings)
+    aml = _add_aml(ground, settings, keys)
     guard = KeyGuard([aml.keychain])
     ground.key_events.subscribe(guard.key_changed)
     ground.policy_events.subscribe(guard.policy_changed)
+    sealing.subscribe(closed=keys.cache.clear)
+    sealing.subscribe(closed=lambda: aml.keychain.end_leases(Unavailable("Keystead was sealed.")))
+    sealing.subscribe(opened=guard.poll, closed=guard.poll)
+    checks = {"store": lambda: _answers(store), "seal": lambda: root_key.is_open}
     return Platform(
         settings=settings,
         clock=clock,
@@ -215,46 +240,54 @@ def _assemble(settings: Settings, clock: Clock, store: Store, root_key: RootKey,
         registry=ground.registry,
         dispatcher=ground.dispatcher,
         authenticator=DevAuthenticator(),
-        health=Health({"store": lambda: _answers(store)}, executor=ground.executors[0]),
+        health=Health(checks, executor=ground.executors[0]),
         key_events=ground.key_events,
         policy_events=ground.policy_events,
-        schedule=schedule,
+        keys=keys,
         operations=ground.operations,
         guard=guard,
         keychains=(aml.keychain,),
         aml=aml,
         protected=ProtectedResources(store),
-        _root_key=root_key,
+        root_key=root_key,
+        sealing=sealing,
         _locks=locks,
         _executors=ground.executors,
+        _control=ControlSocket(settings.data_dir, seal_commands(sealing)),
     )
 
 
-def _add_key_service(ground: _Ground, root_key: RootKey) -> KeySchedule:
-    material = Material(root_key)
-    cache = KeyCache(ground.store, material)
-    ground.key_events.subscribe(lambda *_: cache.clear())
-    versions = CryptoKeyVersions(material, ground.key_events)
+def build_worker(settings: Settings, clock: Clock, store: Follower, backends: Iterable[Backend]) -> Hot:
+    """Make what a worker process answers hot calls with, over the store of a main process that has built its
+    platform."""
+    with store.read() as tx:
+        organization = read_organization(tx).name
+    ground = _ground(settings, clock, store, organization)
+    keys = _add_key_service(ground, backends)
+    _add_identity_and_audit(ground)
+    _add_aml(ground, settings, keys)
+    return Hot(ground.registry, ground.dispatcher, DevAuthenticator(), keys.cache, ground.executors)
+
+
+def _add_key_service(ground: _Ground, backends: Iterable[Backend]) -> KeyService:
+    keys = assemble_kms(
+        ground.store,
+        ground.clock,
+        ground.operations,
+        ground.key_events,
+        backends,
+        executor=ground.executors[2],
+    )
+    types = [ResourceType(shape, prefix, KMS, exists) for shape, prefix, exists in policy_carriers()]
     ground.registry.add(
         [
-            KeyRings(LOCATIONS),
-            CryptoKeys(versions, ground.key_events),
-            versions,
-            SymmetricEncryption(cache),
+            *keys.handlers,
             ProtectedResourcesOfKey(ProtectedResources(ground.store)),
-            IamPolicy(
-                [
-                    ResourceType(RING, "cloudkms.keyRings", KMS, _exists(RINGS)),
-                    ResourceType(KEY, "cloudkms.cryptoKeys", KMS, _exists(KEYS)),
-                ],
-                ground.authorizer,
-                ground.policy_events,
-                services=[KMS],
-            ),
+            IamPolicy(types, ground.authorizer, ground.policy_events, services=[KMS]),
         ]
     )
     ground.registry.know(KMS, known_rpcs("kms"))
-    return KeySchedule(ground.store, versions, material, ground.key_events)
+    return keys
 
 
 def _add_identity_and_audit(ground: _Ground) -> None:
@@ -276,7 +309,7 @@ def _add_identity_and_audit(ground: _Ground) -> None:
     )
 
 
-def _add_aml(ground: _Ground, settings: Settings) -> AmlAi:
+def _add_aml(ground: _Ground, settings: Settings, keys: KeyService) -> AmlAi:
     agents = _Agents(ground.store, ground.projects, ground.dispatcher)
     regions = (*REGIONS, *settings.aml_regions)
     aml = assemble_aml(
@@ -289,12 +322,11 @@ def _add_aml(ground: _Ground, settings: Settings) -> AmlAi:
         tables=settings.tables_dir,
         regions=regions,
     )
-    kms_offer = Offer(LOCATIONS, LocationMetadata(hsm_available=False, ekm_available=False))
     ground.registry.add(
         [
             *aml.handlers,
             Operations(ground.operations, [AML, KMS]),
-            Locations({KMS: kms_offer, AML: Offer(regions)}),
+            Locations({KMS: keys.offer, AML: Offer(regions)}),
         ]
     )
     ground.registry.know(AML, known_rpcs("financialservices"))
@@ -310,7 +342,7 @@ def known_rpcs(room: str) -> dict[str, list[tuple[str, str | None]]]:
 class _Agents:
     """The service agents of every project, as callers of the key service."""
 
-    def __init__(self, store: Store, projects: Projects, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: Transactions, projects: Projects, dispatcher: Dispatcher) -> None:
         self._store = store
         self._projects = projects
         self._dispatcher = dispatcher
@@ -340,13 +372,7 @@ class _Agents:
         return client
 
 
-def _exists(collection: Collection) -> Callable[[Any, str], None]:
-    def check(tx: Any, name: str) -> None:
-        collection.require(tx, name)
-
-    return check
-
-
 def _answers(store: Store) -> bool:
     with store.read() as tx:
-        return tx.meta.get(ROOT_KEY) is not None
+        tx.meta.get(ROOT_KEY)
+    return True

@@ -10,7 +10,7 @@ segment of the name unless given.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keystead.api import names
@@ -55,6 +55,15 @@ class Collection:
             raise NotFound(f"{self.kind} {name} not found.")
         return found
 
+    def require_many(self, tx: Any, names: Iterable[str]) -> dict[str, Stored]:
+        """The resources of these names, by name, read together. Raises NotFound if one is not there."""
+        wanted = list(names)
+        rows = tx.resources.get_many(wanted)
+        for name in wanted:
+            if name not in rows or rows[name].kind != self.kind:
+                raise NotFound(f"{self.kind} {name} not found.")
+        return {name: self.of(row) for name, row in rows.items()}
+
     def insert(
         self,
         tx: Any,
@@ -92,17 +101,30 @@ class Collection:
         return [self.of(row) for row in tx.resources.list(self.kind, parent)]
 
     def page(
-        self, tx: Any, request: Any, parent: str, *, complete: Callable[[Any, Stored], Any] = _as_it_is
+        self,
+        tx: Any,
+        request: Any,
+        parent: str,
+        *,
+        complete: Callable[[Any, Stored], Any] = _as_it_is,
+        complete_all: Callable[[Any, list[Stored]], list[Any]] | None = None,
     ) -> Page[Any]:
         """The page that a List request asks for (page size and token, filter, order). `complete(tx, stored)`
-        gives the message as it is answered, before the filter sees it."""
+        gives the message as it is answered, before the filter sees it; `complete_all` does so for many, in
+        their order, where more must be read of each from the store."""
 
-        def fetch(after: str | None, limit: int) -> list[tuple[str, Any]]:
-            rows = tx.resources.list(self.kind, parent, after=after, limit=limit)
-            return [(row.sort, complete(tx, self.of(row))) for row in rows]
+        def walk(descending: bool) -> Callable[[str | None, int], Sequence[tuple[str, Any]]]:
+            def fetch(after: str | None, limit: int) -> list[tuple[str, Any]]:
+                rows = tx.resources.list(self.kind, parent, after=after, limit=limit, descending=descending)
+                found = [self.of(row) for row in rows]
+                whole = complete_all(tx, found) if complete_all else [complete(tx, each) for each in found]
+                return [(row.sort, message) for row, message in zip(rows, whole, strict=True)]
+
+            return fetch
 
         return collect(
             page_request(request, of=self._type.DESCRIPTOR),
-            fetch,
+            walk(descending=False),
+            backward=walk(descending=True),
             total=lambda: tx.resources.count(self.kind, parent),
         )

@@ -1,8 +1,9 @@
 """Opening a store, and its transactions.
 
 Owns: the life of a transaction (begin, commit or nothing at all, then the epoch, then what follows the
-commit), the rule of one writer at a time, and the epoch that caches are keyed by. Deliberately knows no table
-and no engine: the repositories and the back ends do.
+commit), the rule of one writer at a time, and the epoch that caches are keyed by. `Store` is the process that
+writes, `Follower` another one beside it that only reads. Deliberately knows no table and no engine: the
+repositories and the back ends do.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from keystead.api.call import NeedsMain
 from keystead.api.errors import FailedPrecondition, Unavailable
 from keystead.store.backend import Backend
+from keystead.store.epoch import EpochReader, EpochWriter
 from keystead.store.faults import BUSY, FAULTS, UNKNOWN_OUTCOME, translate
 from keystead.store.migrate import upgrade
 from keystead.store.postgresql import Postgresql
@@ -51,6 +54,14 @@ def open_store(url: str, *, create: bool = True, busy_seconds: float = BUSY_SECO
     return Store(backend, busy_seconds)
 
 
+def open_follower(url: str, epoch: EpochReader, *, busy_seconds: float = BUSY_SECONDS) -> Follower:
+    """Opens a store that another process has open as `Store` and keeps so; `epoch` is that one's.
+
+    Raises FailedPrecondition if the URL is of neither kind.
+    """
+    return Follower(_backend(url, busy_seconds), epoch)
+
+
 def _backend(url: str, busy_seconds: float) -> Backend:
     try:
         parsed = make_url(url)
@@ -65,18 +76,11 @@ def _backend(url: str, busy_seconds: float) -> Backend:
     )
 
 
-class Store:
-    """An open store; safe to use from many threads, each with its own transactions.
+class _Readable:
+    """An open store; safe to use from many threads, each with its own transactions."""
 
-    `epoch` rises after every committed write of this process that touched resources, policies or key
-    material. A cache keeps what it read together with the epoch it saw before reading, and drops it once the
-    epoch is another; never the epoch seen after reading, which may be newer than what was read.
-    """
-
-    def __init__(self, backend: Backend, busy_seconds: float) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.epoch = 0  # a plain attribute: read on every cached call
-        self._writer = _WriterLock(busy_seconds)
 
     @property
     def where(self) -> str:
@@ -91,40 +95,6 @@ class Store:
             yield ReadTx(Session(connection, self.where))
         finally:
             _end(connection)
-
-    @contextmanager
-    def write(self) -> Iterator[WriteTx]:
-        """The writing transaction. Only one is open at a time, in this process or any other.
-
-        Leaving the block commits, moves the epoch, then runs what was given to `after_commit`. An exception
-        rolls everything back. Raises Unavailable if the store is busy, ResourceExhausted if the disk is full,
-        and RuntimeError when this thread already has one open.
-        """
-        with self._writer:
-            connection = self._begin(self.backend.writing, self.backend.lock_writers)
-            try:
-                session = Session(connection, self.where)
-                tx = WriteTx(session)
-                yield tx
-                self._commit(connection, session)
-            finally:
-                _end(connection)
-        # Outside of the lock, so that a callback may open a transaction of its own.
-        for callback in tx.callbacks:
-            try:
-                callback()
-            except Exception:
-                _LOG.exception("a callback after a commit failed; the commit stands")
-
-    def scrub(self) -> None:
-        """Takes the bytes of deleted key material from the disk, as far as the engine can; called after the
-        transaction that deleted them.
-
-        SQLite: nothing of them is left in the database or its log. Raises Unavailable while an open reading
-        transaction still needs the log; call again. PostgreSQL: see `Postgresql.scrub` for what remains.
-        """
-        with self._writer:
-            self.backend.scrub()
 
     def check(self) -> list[str]:
         """What is wrong with the database, one finding a line; empty if it is sound. Reads all of it."""
@@ -147,6 +117,78 @@ class Store:
             raise translate(error, self.where) from None
         return connection
 
+
+class Store(_Readable):
+    """The store of the one process that writes it.
+
+    `epoch` rises after every committed write that touched resources, policies or key material. A cache keeps
+    what it read together with the epoch it saw before reading, and drops it once the epoch is another; never
+    the epoch seen after reading, which may be newer than what was read.
+    """
+
+    def __init__(self, backend: Backend, busy_seconds: float) -> None:
+        super().__init__(backend)
+        self.epoch = 0  # a plain attribute: read on every cached call
+        self._moving = threading.Lock()
+        self._shared: EpochWriter | None = None
+        self._writer = _WriterLock(busy_seconds)
+
+    def share_epoch(self) -> int:
+        """A descriptor by which other processes follow the epoch (`EpochReader`); the same each time."""
+        with self._moving:
+            if self._shared is None:
+                self._shared = EpochWriter(self.epoch)
+            return self._shared.descriptor
+
+    def move_epoch(self) -> None:
+        """Have every cache, of this process and of those that follow it, read again."""
+        with self._moving:
+            self.epoch += 1
+            if self._shared is not None:
+                self._shared.publish(self.epoch)
+
+    @contextmanager
+    def write(self) -> Iterator[WriteTx]:
+        """The writing transaction. Only one is open at a time, in this process or any other.
+
+        Leaving the block commits, moves the epoch, then runs what was given to `after_commit`. An exception
+        rolls everything back. Raises Unavailable if the store is busy, ResourceExhausted if the disk is full,
+        and RuntimeError when this thread already has one open.
+        """
+        with self._writer:
+            connection = self._begin(self.backend.writing, self.backend.lock_writers)
+            try:
+                session = Session(connection, self.where)
+                tx = WriteTx(session)
+                yield tx
+                tx.resources.flush()
+                self._commit(connection, session)
+            finally:
+                _end(connection)
+        # Outside of the lock, so that a callback may open a transaction of its own.
+        for callback in tx.callbacks:
+            try:
+                callback()
+            except Exception:
+                _LOG.exception("a callback after a commit failed; the commit stands")
+
+    def scrub(self) -> None:
+        """Takes the bytes of deleted key material from the disk, as far as the engine can; called after the
+        transaction that deleted them.
+
+        SQLite: nothing of them is left in the database or its log. Raises Unavailable while an open reading
+        transaction still needs the log; call again. PostgreSQL: see `Postgresql.scrub` for what remains.
+        """
+        with self._writer:
+            self.backend.scrub()
+
+    def close(self) -> None:
+        """Closes every idle connection, and the shared epoch. No transaction may be open."""
+        super().close()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
+
     def _commit(self, connection: Connection, session: Session) -> None:
         # A statement failed and the caller went on: SQLite may have rolled back already, and a commit would
         # keep only what came after.
@@ -155,11 +197,30 @@ class Store:
         try:
             connection.commit()
         except FAULTS as error:
-            self.epoch += session.touched  # the commit may have arrived all the same: no cache may outlive it
+            if session.touched:  # the commit may have arrived all the same: no cache may outlive it
+                self.move_epoch()
             if getattr(error, "connection_invalidated", False):
                 raise Unavailable(UNKNOWN_OUTCOME) from None
             raise translate(error, self.where) from None
-        self.epoch += session.touched
+        if session.touched:
+            self.move_epoch()
+
+
+class Follower(_Readable):
+    """The store of a process that reads what another one writes. `epoch` is the writer's: what is kept of the
+    store by the rule of `Store` is as fresh here as there."""
+
+    def __init__(self, backend: Backend, epoch: EpochReader) -> None:
+        super().__init__(backend)
+        self._cell = epoch.cell
+
+    @property
+    def epoch(self) -> int:
+        return self._cell[0]
+
+    def write(self) -> AbstractContextManager[WriteTx]:
+        """Raises NeedsMain: the process that is followed is the only one that writes."""
+        raise NeedsMain
 
 
 def _end(connection: Connection) -> None:

@@ -1,8 +1,8 @@
 """SECURITY: key material in the store is ciphertext, and what was deleted can be made unreadable.
 
-Owns the SQL of the table `key_material`: material wrapped under the root key, by the name of its key version.
-This module only ever sees wrapped bytes; wrapping them is the caller's part, and nothing here could tell. A
-deleted row leaves the file after `Store.scrub`.
+Owns the SQL of the table `key_material`: material wrapped under the root key, by the name of its key version,
+and beside it the public key where there is one. Of secrets this module only ever sees wrapped bytes; wrapping
+them is the caller's part, and nothing here could tell. A deleted row leaves the file after `Store.scrub`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ class Material:
         row = self._session.first(select(table.c.wrapped).where(table.c.name == name))
         return None if row is None else bytes(row[0])
 
+    def public(self, name: str) -> bytes:
+        """The public key that was put beside the material of this name; empty if there is none."""
+        row = self._session.first(select(table.c.public).where(table.c.name == name))
+        return b"" if row is None or row[0] is None else bytes(row[0])
+
     def list(self, prefix: str = "") -> list[str]:
         """The names that begin with `prefix`, ascending. Names only: material is read one at a time."""
         statement = select(table.c.name).where(starting_with(table.c.name, prefix)).order_by(table.c.name)
@@ -37,12 +42,11 @@ class MaterialWriter(Material):
 
     __slots__ = ()
 
-    def put(self, name: str, wrapped: bytes) -> None:
-        """Sets the material of a name, replacing what was there."""
-        statement = self._session.insert(table).values(name=name, wrapped=wrapped)
-        self._session.change(
-            statement.on_conflict_do_update(index_elements=[table.c.name], set_={"wrapped": wrapped})
-        )
+    def put(self, name: str, wrapped: bytes, public: bytes = b"") -> None:
+        """Sets the material of a name and its public key, replacing both."""
+        values = {"wrapped": wrapped, "public": public or None}
+        statement = self._session.insert(table).values(name=name, **values)
+        self._session.change(statement.on_conflict_do_update(index_elements=[table.c.name], set_=values))
         self._session.touched = True
 
     def delete(self, name: str) -> bool:

@@ -6,7 +6,6 @@ Owns the SQL of the tables `policies` and `counters`. Deliberately knows nothing
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 
 from sqlalchemy import delete, select
 
@@ -16,9 +15,6 @@ from keystead.store.schema import policies as table
 from keystead.store.session import Session, at_or_below
 
 _COLUMNS = (table.c.resource, table.c.body, table.c.revision)
-
-# Well below the number of variables that either engine takes in one statement.
-_NAMES_PER_STATEMENT = 500
 
 
 class Policies:
@@ -36,12 +32,8 @@ class Policies:
 
     def get_many(self, names: Iterable[str]) -> dict[str, PolicyRow]:
         """The policies set on these resources, by resource; a resource without one is left out."""
-        found: dict[str, PolicyRow] = {}
-        rest = iter(dict.fromkeys(names))
-        while batch := list(islice(rest, _NAMES_PER_STATEMENT)):
-            for row in self._session.rows(select(*_COLUMNS).where(table.c.resource.in_(batch))):
-                found[row[0]] = PolicyRow(*row)
-        return found
+        rows = self._session.rows_of(select(*_COLUMNS), table.c.resource, names)
+        return {row[0]: PolicyRow(*row) for row in rows}
 
     def list_under(self, prefix: str) -> list[PolicyRow]:
         """The policies of the resource named `prefix` and of everything below it, ascending by resource."""

@@ -5,9 +5,12 @@ Owns the SQL of the table `resources`. Deliberately knows no resource type and n
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, select, update
+from collections.abc import Iterable
+
+from sqlalchemy import delete, select, update
 
 from keystead.api.errors import Aborted
+from keystead.store.children import Children, ChildrenWriter
 from keystead.store.faults import COLLISION
 from keystead.store.rows import Resource
 from keystead.store.schema import resources as table
@@ -29,15 +32,23 @@ _COLUMNS = (
 class Resources:
     """Reading resources."""
 
-    __slots__ = ("_session",)
+    __slots__ = ("_children", "_session")
+
+    _children: Children
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._children = Children(session)
 
     def get(self, name: str) -> Resource | None:
         """The resource of this name."""
         row = self._session.first(select(*_COLUMNS).where(table.c.name == name))
         return None if row is None else Resource(*row)
+
+    def get_many(self, names: Iterable[str]) -> dict[str, Resource]:
+        """The resources of these names, by name; a name that nothing has is left out."""
+        rows = self._session.rows_of(select(*_COLUMNS), table.c.name, names)
+        return {row[0]: Resource(*row) for row in rows}
 
     def by_alias(self, alias: str) -> Resource | None:
         """The resource that has this alias."""
@@ -52,9 +63,8 @@ class Resources:
         return [Resource(*row) for row in self._session.rows(limited(statement, limit))]
 
     def count(self, kind: str, parent: str) -> int:
-        """How many resources of a kind a parent has."""
-        statement = select(func.count()).where(table.c.kind == kind, table.c.parent == parent)
-        return int(self._session.rows(statement)[0][0])
+        """How many resources of a kind a parent has; costs the same however many they are."""
+        return self._children.count(kind, parent)
 
     def due(self, kind: str, now_us: int, limit: int) -> list[Resource]:
         """At most `limit` resources of a kind that are due at `now_us`, the longest due first."""
@@ -67,13 +77,20 @@ class Resources:
         return [Resource(*row) for row in self._session.rows(statement)]
 
     def list(
-        self, kind: str, parent: str, *, after: str | None = None, limit: int | None = None
+        self,
+        kind: str,
+        parent: str,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
     ) -> list[Resource]:
-        """Resources of a kind under a parent, ascending bytewise by `sort`, from the one after `after`."""
+        """Resources of a kind under a parent, bytewise by `sort` (ascending unless `descending`), from the
+        one that follows `after`."""
         statement = select(*_COLUMNS).where(table.c.kind == kind, table.c.parent == parent)
         if after is not None:
-            statement = statement.where(table.c.sort > after)
-        statement = statement.order_by(table.c.sort)
+            statement = statement.where(table.c.sort < after if descending else table.c.sort > after)
+        statement = statement.order_by(table.c.sort.desc() if descending else table.c.sort)
         return [Resource(*row) for row in self._session.rows(limited(statement, limit))]
 
 
@@ -81,6 +98,12 @@ class ResourcesWriter(Resources):
     """Reading and changing resources."""
 
     __slots__ = ()
+
+    _children: ChildrenWriter
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._children = ChildrenWriter(session)
 
     def insert(self, resource: Resource) -> bool:
         """Adds a resource; False, and nothing changed, if its name or alias is taken.
@@ -90,6 +113,7 @@ class ResourcesWriter(Resources):
         """
         values = {column.name: getattr(resource, column.name) for column in _COLUMNS}
         if self._session.insert_absent(table, values):
+            self._children.added(resource.kind, resource.parent)
             self._session.touched = True
             return True
         if self.get(resource.name) is None and (
@@ -123,7 +147,22 @@ class ResourcesWriter(Resources):
 
     def delete(self, name: str) -> bool:
         """Removes a resource; False if there is none of this name."""
-        if self._session.change(delete(table).where(table.c.name == name)) == 0:
+        statement = delete(table).where(table.c.name == name).returning(table.c.kind, table.c.parent)
+        row = self._session.first(statement)
+        if row is None:
             return False
+        self._children.removed(*row)
         self._session.touched = True
         return True
+
+    def next_number(self, kind: str, parent: str) -> int:
+        """A number for a resource of a kind under a parent: 1, 2, 3 and so on, each once.
+
+        No number is given again, also when what it was given to is deleted; only those of a transaction that
+        was rolled back are. A number is also above how many there ever were at a time.
+        """
+        return self._children.next_number(kind, parent)
+
+    def flush(self) -> None:
+        """Writes the counts that changed; `Store.write` calls it before it commits."""
+        self._children.flush()

@@ -49,6 +49,17 @@ Index(
     postgresql_where=resources.c.due.is_not(None),
 )
 
+# How many resources of a kind a parent has, and the highest number ever given under it.
+children = Table(
+    "children",
+    metadata,
+    Column("kind", Name, primary_key=True),
+    Column("parent", Name, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    sqlite_with_rowid=False,  # there is one row for each key, and little in it but its own key
+)
+
 policies = Table(
     "policies",
     metadata,
@@ -62,6 +73,7 @@ key_material = Table(
     metadata,
     Column("name", Name, primary_key=True),
     Column("wrapped", LargeBinary, nullable=False),
+    Column("public", LargeBinary),
 )
 
 keychains = Table(

@@ -6,7 +6,8 @@ the few pieces of SQL that the repositories share. Deliberately begins, commits 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, or_
@@ -15,6 +16,9 @@ from sqlalchemy.sql.base import Executable
 
 from keystead.api.errors import ApiError
 from keystead.store.faults import FAULTS, translate
+
+# Well below the number of variables that either engine takes in one statement.
+_NAMES_PER_STATEMENT = 500
 
 Insert = postgresql.Insert | sqlite.Insert
 Fields = Row[*tuple[Any, ...]]
@@ -45,6 +49,14 @@ class Session:
         except FAULTS as error:
             self.failure = translate(error, self._where)
             raise self.failure from None
+
+    def rows_of(
+        self, statement: Select[Any], column: ColumnElement[str], names: Iterable[str]
+    ) -> Iterator[Fields]:
+        """The rows of a statement in which a column is one of these names, in no order, each once."""
+        rest = iter(dict.fromkeys(names))
+        while batch := list(islice(rest, _NAMES_PER_STATEMENT)):
+            yield from self.rows(statement.where(column.in_(batch)))
 
     def first(self, statement: Executable) -> Fields | None:
         """The first row of a statement that yields at most one."""

@@ -9,56 +9,64 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from keystead.crypto.aad import encode_aad
 from keystead.crypto.aead import unwrap_key, wrap_key
 from keystead.crypto.errors import CryptoError
 from keystead.crypto.secret import SecretBytes
-from keystead.kms.seals import SealError
+from keystead.kms.seals import Parameters, SealError
+from keystead.kms.seals.private_files import read_private
 
-_AAD = encode_aad("keystead/seal/file/v1")
 _SIZE = 32
 
 
 class FileSeal:
     """Seals the root key with the key in `path`; `create` makes the file if there is none when a new root
-    key is wrapped. A root key that was sealed before needs the file it was sealed with, not a new one."""
+    key is wrapped. A root key that was sealed before needs the file it was sealed with, not a new one.
+
+    recorded: the path as it is stored; the same unless given (one below the data directory is relative).
+    """
 
     kind = "file"
 
-    def __init__(self, path: Path, *, create: bool) -> None:
+    def __init__(self, path: Path, *, create: bool, recorded: str = "") -> None:
         self._path = path
         self._may_create = create
+        self._recorded = recorded or str(path)
 
-    def wrap(self, root_key: SecretBytes) -> bytes:
-        if self._may_create and not self._path.exists():
-            _create(self._path)
+    @property
+    def parameters(self) -> Parameters:
+        return {"path": self._recorded}
+
+    def wrap(self, root_key: SecretBytes, aad: bytes) -> bytes:
+        if self._may_create:
+            self._create_if_missing()
         with self._key() as key:
-            return wrap_key(key, root_key, _AAD)
+            return wrap_key(key, root_key, aad)
 
-    def unwrap(self, wrapped: bytes) -> SecretBytes:
+    def unwrap(self, wrapped: bytes, aad: bytes) -> SecretBytes:
         with self._key() as key:
             try:
-                return unwrap_key(key, wrapped, _AAD)
+                return unwrap_key(key, wrapped, aad)
             except CryptoError:
                 raise SealError(
                     f"The seal file {self._path} does not open this store. Put back the one that does."
                 ) from None
 
-    def _key(self) -> SecretBytes:
+    def _create_if_missing(self) -> None:
         try:
-            data = bytearray(self._path.read_bytes())
-            mode = self._path.stat().st_mode & 0o777
+            if not self._path.exists():
+                _create(self._path)
         except OSError as error:
             raise SealError(
-                f"The seal file {self._path} cannot be read ({error.strerror}). "
-                "Without it no key of this store can be used; restore it from your backup."
+                f"The seal file {self._path} cannot be made ({error.strerror}). Give its directory to the "
+                "user that runs Keystead, or name another with --seal-file."
             ) from None
-        if mode & 0o077:
-            raise SealError(f"The seal file {self._path} is open to others. Run: chmod 600 {self._path}")
-        if len(data) != _SIZE:
+
+    def _key(self) -> SecretBytes:
+        lost = "Without it no key of this store can be used; restore it from your backup."
+        key = read_private(self._path, "The seal file", lost)
+        if len(key) != _SIZE:
+            key.wipe()
             raise SealError(f"The seal file {self._path} is damaged: {_SIZE} bytes were expected.")
-        key = SecretBytes(data)
-        data[:] = bytes(len(data))
         return key
 
 

@@ -1,0 +1,100 @@
+"""A logged-in session with a token: finding keys, and telling whether the token is still there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pkcs11
+from pkcs11 import Attribute, ObjectClass
+from pkcs11.exceptions import PKCS11Error
+
+from keystead.kms.backends.hsm.errors import LostError, MissingError
+from keystead.kms.backends.hsm.objects import ObjectRef
+
+TRUSTED_S = 60.0
+"""How old a session may be for its word that something is not there, or failed without a reason, to count."""
+_MAX_HANDLES = 4096
+_PROBE_BITS = 64
+
+
+class Session:
+    """One session. Its methods are called with the module held, and raise PKCS11Error.
+
+    generation: of the module when it was opened. fresh: whether it was opened for the present piece of work.
+    """
+
+    def __init__(self, raw: pkcs11.Session, token: pkcs11.Token, generation: int) -> None:
+        self.raw = raw
+        self.token = token
+        self.generation = generation
+        self.fresh = True
+        self._opened = time.monotonic()
+        self._handles: dict[tuple[ObjectRef, ObjectClass], Any] = {}
+
+    @property
+    def user_type(self) -> Any:
+        """Who logged in by opening it; nobody where another session of the process had."""
+        return self.raw.user_type  # type: ignore[attr-defined]  # the stub of the library lacks it
+
+    @property
+    def young(self) -> bool:
+        """Whether it was opened within the last TRUSTED_S seconds."""
+        return self.fresh or time.monotonic() - self._opened < TRUSTED_S
+
+    def healthy(self) -> bool:
+        """Whether token and session answer just now."""
+        try:
+            there = self.token.slot.get_token()
+            self.raw.generate_random(_PROBE_BITS)
+        except PKCS11Error:
+            return False
+        return (there.serial, there.label) == (self.token.serial, self.token.label)
+
+    def key(self, ref: ObjectRef, kind: ObjectClass) -> Any:
+        """The one object of that name and class; its handle is remembered.
+
+        Raises MissingError where there is none or more than one, LostError where the token's word that there
+        is none cannot be believed.
+        """
+        known = self._handles.get((ref, kind))
+        if known is not None:
+            return known
+        found = self.search({**ref.attributes, Attribute.CLASS: kind})
+        if len(found) != 1:
+            if not (self.young and self.healthy()):
+                raise LostError
+            raise MissingError(_missing(self.token.label, ref, len(found)))
+        if len(self._handles) >= _MAX_HANDLES:
+            del self._handles[next(iter(self._handles))]
+        self._handles[ref, kind] = found[0]
+        return found[0]
+
+    def search(self, attributes: dict[Attribute, Any]) -> list[Any]:
+        """All objects with these attributes. A token that is gone may answer that there are none."""
+        # A search that cannot begin leaves an operation of the library open; this fails cleanly instead.
+        self.raw.generate_random(_PROBE_BITS)
+        return list(self.raw.get_objects(attributes))
+
+    def destroy(self, attributes: dict[Attribute, Any]) -> int:
+        """Destroy all objects with these attributes; how many there were."""
+        found = self.search(attributes)
+        for each in found:
+            each.destroy()
+        if found:
+            self._handles.clear()
+        return len(found)
+
+    def random(self, size: int) -> bytes:
+        """Bytes from the token's generator."""
+        return self.raw.generate_random(size * 8)
+
+    def close(self) -> None:
+        """End it, and the login with it."""
+        self.raw.close()
+
+
+def _missing(token: str, ref: ObjectRef, found: int) -> str:
+    if found:
+        return f"The token '{token}' holds {found} keys of one name for {ref.label}. Remove the wrong ones."
+    return f"The key of {ref.label} is not in the token '{token}'. Restore the token from its backup."
