@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("sealed_file", "serving", "import_dataset", "rotation")
+BENCHES = ("sealed_file", "serving", "import_dataset", "rotation", "million_keys")
 
 
 def main() -> int:

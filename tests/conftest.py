@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: stores of both engines, and a clock that stands still."""
+"""Fixtures that every room's tests share: stores of both engines, a clock that stands still, a token."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from keystead.api.clock import ManualClock
 from keystead.store import Store, open_store
+from tests.hsm import soft_token, softhsm  # noqa: F401  # fixtures
 from tests.stores import ENGINES, PostgresForTests
 
 

@@ -5,6 +5,7 @@ It must never import `keystead`: its use is to disagree when the product and the
 
 from __future__ import annotations
 
+import hmac
 import os
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -113,6 +114,21 @@ def unwrap_key(wrapping_key: bytes, context: bytes, data: bytes) -> bytes:
     if data[:1] != b"\x01":
         raise Rejected
     return xaes_open(wrapping_key, aad("keystead.wrapped-key", 1, context), data[1:])
+
+
+def open_stored_key(root_key: bytes, name: str, use: str, data: bytes) -> bytes:
+    """Section 7."""
+    owner = {b"\x01": name, b"\x02": f"{name}#{use}", b"\x03": f"{name}#{use}#exportable"}.get(data[:1])
+    if owner is None:
+        raise Rejected
+    wrapped = data if data[:1] == b"\x01" else data[1:]
+    return unwrap_key(root_key, aad("keystead/kms/material/v1", owner), wrapped)
+
+
+def fingerprint(root_key: bytes, material: bytes) -> bytes:
+    """Section 7."""
+    derived = hmac.digest(root_key, aad("keystead/kms/fingerprint-key/v1"), "sha256")
+    return hmac.digest(derived, material, "sha256")
 
 
 def open_sealed_bytes(kek: bytes, context: bytes, data: bytes) -> bytes:

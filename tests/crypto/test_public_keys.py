@@ -8,10 +8,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from keystead.crypto.ec import Ecdsa
 from keystead.crypto.ed25519 import Ed25519
 from keystead.crypto.errors import MalformedError
-from keystead.crypto.public_keys import to_pem
+from keystead.crypto.public_keys import mldsa_to_der, to_pem
 from keystead.crypto.rsa import RsaPss
 
-from .published import wycheproof
+from .published import unhex, wycheproof
 
 SPKI = PublicFormat.SubjectPublicKeyInfo
 
@@ -52,3 +52,23 @@ def test_what_is_no_subject_public_key_info_is_refused(wrong: bytes) -> None:
     """Raw post-quantum keys have no PEM here."""
     with pytest.raises(MalformedError, match="not a SubjectPublicKeyInfo"):
         to_pem(wrong)
+
+
+ML_DSA_SIZES = {44: 1312, 65: 1952, 87: 2592}
+
+
+@pytest.mark.parametrize("bits", ML_DSA_SIZES)
+def test_ml_dsa_keys_have_the_published_der(bits: int) -> None:
+    """Raw and SubjectPublicKeyInfo (RFC 9881) of the same key, as Wycheproof gives both; PEM is made of the
+    latter, and keys of wrong lengths have neither."""
+    groups = {group["publicKey"]: group for group, _ in wycheproof("Signature", f"mldsa_{bits}_verify_test")}
+    good = [each for each in groups if len(each) == 2 * ML_DSA_SIZES[bits]]
+    assert good
+    for raw in good:
+        der = mldsa_to_der(unhex(raw), bits)
+        assert der == unhex(groups[raw]["publicKeyDer"])
+        assert to_pem(der).startswith("-----BEGIN PUBLIC KEY-----\n")
+    wrong = {unhex(each) for each in groups if each not in good}
+    for public in {b"", *map(bytes, {1311, *ML_DSA_SIZES.values()} - {ML_DSA_SIZES[bits]}), *wrong}:
+        with pytest.raises(MalformedError, match=f"not a public key of ML-DSA-{bits}"):
+            mldsa_to_der(public, bits)

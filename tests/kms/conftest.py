@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kms.keyroom import Keyroom, one_rsa_key_per_size
+from tests.kms.keyroom import Keyroom
 from tests.platform import Platform, running
 
 
@@ -22,6 +22,5 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 def keyroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyroom]:
     """A platform with keys of all kinds, shared by all tests of the run."""
     room = Keyroom(tmp_path_factory.mktemp("keyroom"))
-    with one_rsa_key_per_size():
-        yield room
+    yield room
     room.platform.close()

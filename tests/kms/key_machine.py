@@ -90,6 +90,7 @@ class ModelVersion:
     was_imported: bool = False  # its key came, or was to come, from outside
     held: bytes | None = None  # the imported material it ever held
     arriving: bytes | None = None  # what an import will unwrap to; None is garbage
+    until: dt.datetime | None = None  # when the import job expires that can unwrap it
 
 
 @dataclass
@@ -381,6 +382,8 @@ class KeyMachine(RuleBasedStateMachine):
             for version in key.versions.values():
                 if version.destroy_time is not None and version.destroy_time <= self.now:
                     version.state, version.destroy_time = "DESTROYED", None
+                if version.until is not None and version.until <= self.now:
+                    version.arriving = None  # its job's key is gone
 
     # --- import --------------------------------------------------------------------------------------
 
@@ -407,10 +410,12 @@ class KeyMachine(RuleBasedStateMachine):
         version = None if new else self.found(key_id, number)
         key = self.keys.get(key_id)
         refusal: Refusal = None
-        if key is None or (not new and version is None):
+        if key is None:
             refusal = NotFound
         elif key.kind not in ENCRYPTING:
             refusal = InvalidArgument
+        elif not new and version is None:
+            refusal = NotFound
         elif version is not None and not (
             version.was_imported and version.state in {"DESTROYED", "IMPORT_FAILED"}
         ):
@@ -432,6 +437,7 @@ class KeyMachine(RuleBasedStateMachine):
             version = ModelVersion(was_imported=True)
             assert made.name == _version(key_id, key.add(version))
         version.state, version.arriving, version.destroy_time = "PENDING_IMPORT", material, None
+        version.until = job.expires
 
     # --- use -----------------------------------------------------------------------------------------
 
@@ -513,7 +519,8 @@ class KeyMachine(RuleBasedStateMachine):
             assert following == model.next_rotation
             request = ListCryptoKeyVersionsRequest(parent=_key(key_id), page_size=1000)
             listed = self.platform.call("ListCryptoKeyVersions", request)
-            assert [(version.name, _state(version)) for version in listed.crypto_key_versions] == [
+            states = [(version.name, _state(version)) for version in listed.crypto_key_versions]
+            assert states == [
                 (_version(key_id, number), version.state)
                 for number, version in sorted(model.versions.items())
             ]

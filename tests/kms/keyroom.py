@@ -18,8 +18,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from keystead.kms.algorithms import ALGORITHMS, BY_NAME, Algorithm, Family
-from keystead.kms.backends import Key, Made, WrappedKey
+from keystead.kms.backends import Backend, Key, Made, WrappedKey
 from keystead.kms.backends import software_keys as keys
+from keystead.kms.backends.software_vault import Vault
 from keystead.kms.service import VERSIONS
 from tests.platform import OWNER, Platform
 
@@ -81,10 +82,11 @@ class Token:
 class Keyroom:
     """The platform, and the keys in it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.platform = Platform(directory, backends=[Token()])
+    def __init__(self, directory: Path, token: Backend | None = None) -> None:
+        self.platform = Platform(directory, backends=[token or Token()])
         self._versions: dict[tuple[str, str], str] = {}
         self._numbers = itertools.count(1)
+        self._rsa_keys: dict[int, rsa.RSAPrivateKey] = {}
 
     def version(self, algorithm: str, level: str = "SOFTWARE") -> str:
         """The one version of a key of that algorithm, shared by all tests: leave it as it is."""
@@ -94,11 +96,12 @@ class Keyroom:
 
     def fresh(self, algorithm: str, level: str = "SOFTWARE") -> str:
         """The version of a new key."""
-        key = self.platform.key(
-            f"key-{next(self._numbers)}",
-            purpose=BY_NAME[algorithm].purpose,
-            version_template={"algorithm": algorithm, "protection_level": level},
-        )
+        with self._one_rsa_key_per_size():
+            key = self.platform.key(
+                f"key-{next(self._numbers)}",
+                purpose=BY_NAME[algorithm].purpose,
+                version_template={"algorithm": algorithm, "protection_level": level},
+            )
         return f"{key}/cryptoKeyVersions/1"
 
     def call(self, rpc: str, name: str, principal: str = OWNER, **fields: Any) -> Any:
@@ -110,6 +113,14 @@ class Keyroom:
         method = self.platform.registry.methods[f"google.cloud.kms.v1.KeyManagementService/{rpc}"]
         return method.request_type(name=name, **fields)
 
+    def secret(self, version: str) -> bytes:
+        """The bytes of a secret software key, as its back end opens what is stored of it."""
+        with self.platform.store.read() as tx:
+            stored = tx.material.get(version) or b""
+            algorithm = ALGORITHMS[VERSIONS.require(tx, version).message.algorithm]
+        with Vault(self.platform.root_key).material(version, algorithm.name, stored) as material:
+            return bytes(material.expose())
+
     def put_in_state(self, version: str, state: str) -> None:
         """Have a version be in a state, however it may have come there."""
         with self.platform.store.write() as tx:
@@ -117,21 +128,19 @@ class Keyroom:
             stored.message.state = state
             VERSIONS.update(tx, stored)
 
+    @contextmanager
+    def _one_rsa_key_per_size(self) -> Iterator[None]:
+        """RSA keys are slow to make, and one is as good as another: of each size the first is used again."""
+        original = rsa.generate_private_key
 
-@contextmanager
-def one_rsa_key_per_size() -> Iterator[None]:
-    """RSA keys are slow to make, and one is as good as another: of each size the first is used again."""
-    made: dict[int, rsa.RSAPrivateKey] = {}
-    original = rsa.generate_private_key
+        def generate(public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
+            if key_size not in self._rsa_keys:
+                self._rsa_keys[key_size] = original(public_exponent, key_size)
+            return self._rsa_keys[key_size]
 
-    def generate(public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
-        if key_size not in made:
-            made[key_size] = original(public_exponent, key_size)
-        return made[key_size]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rsa, "generate_private_key", generate)
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rsa, "generate_private_key", generate)
+            yield
 
 
 def crc(data: bytes) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from keystead.api.errors import InvalidArgument
+from keystead.kms import lifecycle
 from keystead.kms.messages import ListCryptoKeysRequest
 from tests.platform import LOCATION, Platform
 
@@ -68,3 +70,24 @@ def test_a_page_token_belongs_to_its_list(platform: Platform) -> None:
         listed(platform, page_token="nonsense")
     with pytest.raises(InvalidArgument):
         listed(platform, page_size=-1)
+
+
+def test_a_page_of_keys_reads_their_primaries_together(platform: Platform) -> None:
+    """However many keys a page shows, it takes as many statements as a page of one, each way."""
+    for number in range(12):
+        create(platform, f"k{number:02}")
+    statements: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(platform.store.backend.engine, "before_cursor_execute", note)
+    taken = {}
+    for order in ("name", "name desc"):
+        for size in (1, 11):
+            statements.clear()
+            ids, page = listed(platform, page_size=size, order_by=order)
+            assert [key.primary.state for key in page.crypto_keys] == [lifecycle.ENABLED] * size
+            assert len(ids) == size
+            taken[order, size] = len(statements)
+    assert len(set(taken.values())) == 1, taken

@@ -15,9 +15,12 @@ from rich.markup import escape
 
 from keystead.api.errors import ApiError, Internal
 from keystead.cli.output import out
-from keystead.kms.rootkey import RootKey
+from keystead.kms.rootkey import read_sealed, unseal
 from keystead.kms.seals import SealError
-from keystead.kms.seals.file import FileSeal
+from keystead.kms.seals.choice import SealOptions, describe, needed_secret, stored_seal
+from keystead.kms.seals.known import KnownSeals
+from keystead.server.control import NotRunningError
+from keystead.server.seal_commands import ask_state
 from keystead.server.settings import Settings
 from keystead.store.engine import open_store
 
@@ -27,12 +30,14 @@ _BAD = {True: ("missing", "red"), False: ("no", "yellow")}  # by whether it is n
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `needed` findings that are not `good` make the command fail."""
+    """One thing looked at. `needed` findings that are not `good` make the command fail. `word` stands before
+    it, if not the usual one."""
 
     what: str
     good: bool
     needed: bool
     text: str
+    word: str = ""
 
 
 @click.command()
@@ -44,6 +49,7 @@ def doctor(data_dir: Path, store_url: str) -> int:
     settings = Settings(data_dir=data_dir, store_url=store_url)
     for finding in (*_host(settings.data_dir), *_data(settings)):
         word, style = ("ok", "green") if finding.good else _BAD[finding.needed]
+        word = finding.word or word
         failed = failed or (finding.needed and not finding.good)
         mark = f"[{style}]{word:<8}[/]"
         # Never cut or folded: a finding may hold a command to be copied.
@@ -80,14 +86,14 @@ def _data(settings: Settings) -> Iterator[Finding]:
         yield Finding("data directory", True, True, f"{settings.data_dir} is new; `keystead serve` makes it")
         return
     yield _try("store", lambda: _check_store(settings))
-    yield _try("seal of the root key", lambda: _check_seal(settings, seal))
+    yield _seal(settings)
 
 
 def _try(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, True, check())
     except (ApiError, SealError) as error:
-        return Finding(what, False, True, str(error))
+        return Finding(what, False, True, error.message if isinstance(error, ApiError) else str(error))
 
 
 def _check_store(settings: Settings) -> str:
@@ -101,10 +107,33 @@ def _check_store(settings: Settings) -> str:
     return "intact"
 
 
-def _check_seal(settings: Settings, seal: Path) -> str:
+def _seal(settings: Settings) -> Finding:
+    """How the seal stands: as the running server says, else tried here where it needs nobody."""
+    what = "seal of the root key"
+    try:
+        state = ask_state(settings.data_dir)
+    except NotRunningError:
+        return _try(what, lambda: _try_seal(settings))
+    except (ApiError, SealError) as error:
+        return Finding(what, False, True, str(error))
+    if state.is_open:
+        return Finding(what, True, True, f"open: {state.seal}")
+    text = f"{state.why} Open it with: keystead seal open --data-dir {settings.data_dir}"
+    return Finding(what, False, True, text, word="sealed")
+
+
+def _try_seal(settings: Settings) -> str:
     store = open_store(settings.database_url, create=False)
     try:
-        RootKey.open(store, FileSeal(seal, create=False)).close()
+        sealed = read_sealed(store)
     finally:
         store.close()
-    return f"opened by {seal}"
+    if sealed is None:
+        return "none yet; the first start makes the root key"
+    words = describe(sealed)
+    if secret := needed_secret(sealed, settings.data_dir, SealOptions()):
+        return f"{words}: the server starts sealed and waits for the {secret}: keystead seal open"
+    if not KnownSeals(settings.data_dir).knows(sealed):
+        return f"{words}: new to this data directory, so the server waits for: keystead seal open"
+    unseal(sealed, stored_seal(sealed, settings.data_dir)).wipe()
+    return f"opened by {words}"

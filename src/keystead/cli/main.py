@@ -14,6 +14,7 @@ from keystead.cli.doctor import doctor
 from keystead.cli.env import env
 from keystead.cli.generate import generate
 from keystead.cli.output import complain
+from keystead.cli.seal import seal
 from keystead.cli.serve import serve
 from keystead.kms.seals import SealError
 from keystead.server.settings import SettingsError
@@ -25,7 +26,7 @@ def cli() -> None:
     """Keystead: customer-managed encryption keys on your own machines."""
 
 
-for command in (serve, env, demo, doctor, generate, audit):
+for command in (serve, env, demo, doctor, generate, audit, seal):
     cli.add_command(command)
 
 

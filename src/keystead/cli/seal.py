@@ -13,13 +13,12 @@ from keystead.api.errors import FailedPrecondition
 from keystead.audit.operators import OperatorTrail
 from keystead.cli.output import say
 from keystead.cli.seal_options import asked, chosen, passphrase_file, pin_file, seal_options, secret_from
-from keystead.crypto.secret import SecretBytes
 from keystead.iam.hierarchy import ensure_organization
 from keystead.kms.rootkey import read_sealed
 from keystead.kms.seals import SealError
 from keystead.kms.seals.choice import KINDS, SealOptions, describe, needed_secret
 from keystead.server.control import NotRunningError, Secrets
-from keystead.server.resealing import Resealing
+from keystead.server.resealing import Resealed, Resealing
 from keystead.server.seal_commands import (
     CURRENT,
     NEW,
@@ -69,8 +68,8 @@ def open_seal(data_dir: Path, **options: Any) -> None:
     now, if not where they were.
     """
     settings = Settings(data_dir=data_dir)
-    file = options.pop("passphrase_file") or options.pop("pin_file", None)
-    options.pop("pin_file", None)
+    files = options.pop("passphrase_file"), options.pop("pin_file")
+    file = files[0] or files[1]
     try:
         state = ask_state(settings.data_dir)
         secrets: Secrets = {}
@@ -115,31 +114,35 @@ def change(data_dir: Path, store_url: str, kind: str, current: Path | None, **op
     new = chosen(kind, options)
     new.check(kind)
     if passphrase is not None and kind != "passphrase":
-        raise SealError(f"--passphrase-file belongs to a seal of kind passphrase; this one is of kind {kind}.")
+        raise SealError(
+            f"--passphrase-file belongs to a seal of kind passphrase; this one is of kind {kind}."
+        )
     try:
         state, running = ask_state(settings.data_dir), True
     except NotRunningError:
         state, running = _stored(settings), False
     if state.new:
-        raise SealError("There is no root key yet. Choose its seal at the first start: keystead serve --seal.")
+        raise SealError(
+            "There is no root key yet. Choose its seal at the first start: keystead serve --seal."
+        )
     secrets = _secrets(state, new, current, passphrase)
-    if running:
-        before, after = ask_to_change(settings.data_dir, new, secrets)
-    else:
-        before, after = _change_stored(settings, new, secrets)
-    say(f"changed from {before}")
-    say(f"to {after}")
-    say(_advice(settings, state, before))
+    made = (
+        ask_to_change(settings.data_dir, new, secrets) if running else _change_stored(settings, new, secrets)
+    )
+    say(f"was     {made.before}")
+    say(f"is      {made.after}")
+    say("Backups of the store made before now still open by what it was: keep that as long as those.")
+    if made.left:
+        say(f"{made.left} was not deleted. Then delete it.")
 
 
 def _secrets(state: SealState, new: SealOptions, current: Path | None, passphrase: Path | None) -> Secrets:
     """What the present and the new seal need from somebody."""
     found: Secrets = {}
-    needs = {"passphrase": "passphrase", "pkcs11": "PIN"}.get(state.kind, "")
     if current is not None:
-        found[CURRENT] = secret_from(current, needs or "secret")
-    elif state.asks:
-        found[CURRENT] = asked(f"present {needs}", new=False)
+        found[CURRENT] = secret_from(current, state.needs or "PIN")
+    elif state.needs:
+        found[CURRENT] = asked(f"present {state.needs}", new=False)
     if passphrase is not None:
         found[NEW] = secret_from(passphrase, "passphrase")
     elif new.kind == "passphrase":
@@ -149,7 +152,7 @@ def _secrets(state: SealState, new: SealOptions, current: Path | None, passphras
     return found
 
 
-def _change_stored(settings: Settings, options: SealOptions, secrets: Secrets) -> tuple[str, str]:
+def _change_stored(settings: Settings, options: SealOptions, secrets: Secrets) -> Resealed:
     """Change the seal of a store whose server does not run."""
     clock = SystemClock()
     with DataDirLock(settings.data_dir):
@@ -157,7 +160,7 @@ def _change_stored(settings: Settings, options: SealOptions, secrets: Secrets) -
         try:
             with server_lock(store):
                 trail = OperatorTrail(clock, lambda tx: ensure_organization(tx, clock))
-                resealing = Resealing(store, settings.data_dir, trail, running=False)
+                resealing = Resealing(store, settings.data_dir, trail)
                 return resealing.change(getpass.getuser(), options, secrets.get(NEW), secrets.get(CURRENT))
         finally:
             store.close()
@@ -172,8 +175,8 @@ def _stored(settings: Settings) -> SealState:
         store.close()
     needs = needed_secret(sealed, settings.data_dir, SealOptions())
     if sealed is None:
-        return SealState(False, "", "none yet: the first start makes the root key", asks=False, new=True)
-    return SealState(False, sealed.kind, describe(sealed), asks=bool(needs))
+        return SealState(False, "", "none yet: the first start makes the root key", new=True)
+    return SealState(False, sealed.kind, describe(sealed), needs=needs)
 
 
 def _tell(settings: Settings, state: SealState) -> None:
@@ -185,16 +188,8 @@ def _tell(settings: Settings, state: SealState) -> None:
     say(f"        Open it with: keystead seal open --data-dir {settings.data_dir}")
 
 
-def _advice(settings: Settings, state: SealState, before: str) -> str:
-    """What to do with what sealed the root key before."""
-    backups = "Backups of the store made before now still open by it"
-    if state.kind == "file":
-        path = settings.data_dir / before.removeprefix("file ")
-        return f"{path} was not deleted. {backups}: keep it as long as those, then delete it."
-    return f"{backups}: keep what it needs as long as those."
-
-
 def _not_running(settings: Settings) -> FailedPrecondition:
     return FailedPrecondition(
-        f"No server is running on {settings.data_dir}. Start it: keystead serve --data-dir {settings.data_dir}"
+        f"No server is running on {settings.data_dir}. Start it with: keystead serve --data-dir "
+        f"{settings.data_dir}"
     )

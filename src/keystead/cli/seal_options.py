@@ -18,7 +18,7 @@ from keystead.kms.seals.private_files import MAX_BYTES, read_line, without_line_
 STANDARD_INPUT = Path("-")
 
 
-class _FullPath(click.ParamType):
+class _FullPath(click.ParamType[Path]):
     """A path, made absolute: the server has another working directory. `-` stays as it is."""
 
     name = "path"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from keystead.cli.seal_options import STANDARD_INPUT, chosen, passphrase_file, pin_file, seal_options
+from keystead.kms.seals import SealError
+from keystead.kms.seals.choice import KINDS
 from keystead.server.app import run
 from keystead.server.settings import Settings
 
@@ -32,10 +37,22 @@ from keystead.server.settings import Settings
 @click.option("--universe", default="googleapis.com", show_default=True, help="Domain of the host names.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM), both listeners.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
-def serve(aml_regions: tuple[str, ...], **options: object) -> None:
+@click.option("--seal", "seal_kind", type=click.Choice(KINDS), help="First start: how to seal the root key.")
+@seal_options
+@passphrase_file
+@pin_file
+def serve(aml_regions: tuple[str, ...], seal_kind: str | None, **options: Any) -> None:
     """Run the key service and the data services.
 
-    Everything is kept under the data directory. The seal file (seal/root.key) opens every key in it: back it
-    up, and keep the copy elsewhere than copies of the store.
+    Everything is kept under the data directory. The first start makes the root key and seals it, by a file
+    (seal/root.key) unless --seal says otherwise; later starts find the seal by themselves. What seals it
+    opens every key: keep a copy, elsewhere than copies of the store. See: keystead seal.
     """
-    run(Settings(aml_regions=tuple(aml_regions), **options))  # type: ignore[arg-type]
+    if options["passphrase_file"] == STANDARD_INPUT:
+        if sys.stdin.isatty():
+            raise SealError(
+                "Standard input is a terminal. Start without --passphrase-file, then open the seal."
+            )
+        options["passphrase_file"] = Path("/dev/stdin")
+    seal = chosen(seal_kind, options)
+    run(Settings(aml_regions=tuple(aml_regions), seal=seal, **options))

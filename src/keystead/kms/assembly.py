@@ -16,7 +16,7 @@ from keystead.kms.cryptokeys import CryptoKeys
 from keystead.kms.decryption import AsymmetricDecryption
 from keystead.kms.deletion import Deletion, RetiredResources
 from keystead.kms.events import KeyEvents
-from keystead.kms.importing import Importing, PendingImports
+from keystead.kms.importing import Importing, PendingImports, Way
 from keystead.kms.importjobs import ImportJobs, JobGeneration
 from keystead.kms.imports import ByJob, Imports
 from keystead.kms.keycache import KeyCache
@@ -104,7 +104,7 @@ def assemble(
 
 def _register(pending: PendingKeys, store: Any, material: Material, events: KeyEvents) -> None:
     """What `pending` does for each pending state."""
-    ways = {
+    ways: dict[str, Way] = {
         "ImportCryptoKeyVersionRequest": ByJob(store, material),
         "ImportTrustedKeyWrappedCryptoKeyVersionRequest": ByTrustedKey(store, material),
     }

@@ -1,8 +1,8 @@
 """Versions that get their key from outside: what every way of importing has in common.
 
-An import is announced by a version in PENDING_IMPORT that keeps the request in its row. Once that is committed
-the material is unwrapped into the back end of the version, and the outcome is committed. What a crash leaves
-in between is unwrapped again.
+An import is announced by a version in PENDING_IMPORT that keeps the request in its row. Once that is
+committed the material is unwrapped into the back end of the version, and the outcome is committed. What a
+crash leaves in between is unwrapped again.
 
 SECURITY: key material is kept here only as it came: wrapped. Material for a version that held a key before
 must be that key, by its fingerprint; other material is taken out of the back end again and the import fails.
@@ -68,7 +68,8 @@ class ImportRecord:
         head = bytes((_FORMAT, len(self.fingerprint))) + self.fingerprint
         if self.request is None:
             return head + b"\0"
-        return head + bytes((_NUMBERS[self.request.DESCRIPTOR.name],)) + self.request.SerializeToString()
+        body: bytes = self.request.SerializeToString()
+        return head + bytes((_NUMBERS[self.request.DESCRIPTOR.name],)) + body
 
     @staticmethod
     def decode(stored: bytes | None) -> ImportRecord:
@@ -102,6 +103,14 @@ NEEDS = (
 """What every import needs besides."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where an import goes: the key, and the version that is imported into again; None for a new one."""
+
+    key: Any
+    again: Stored | None
+
+
 class Importing:
     """Announces imports."""
 
@@ -110,8 +119,8 @@ class Importing:
         self._versions = versions
         self._pending = pending
 
-    def target(self, tx: Any, request: Any) -> Any:
-        """The key that is imported into.
+    def target(self, tx: Any, request: Any) -> Target:
+        """Where a request imports to.
 
         Raises InvalidArgument, NotFound, and where the back end of the key has no such keys Unimplemented or
         Unavailable.
@@ -121,25 +130,29 @@ class Importing:
             raise bad_field("crypto_key_version", f"It is not a version of {request.parent}.")
         check_size("wrapped_key", request.wrapped_key, MAX_WRAPPED)
         key = KEYS.require(tx, request.parent).message
+        again = VERSIONS.require(tx, version) if version else None
         algorithm = algorithm_of(request.algorithm, "algorithm")
         require_fit(algorithm, key.purpose, "algorithm")
         self._material.require(key.version_template.protection_level, algorithm)
-        return key
+        return Target(key, again)
 
-    def announce(self, call: Call, key: Any, request: Any, *, job: str = "", exportable: bool = False) -> Any:
-        """The version that `request` imports into `key`, PENDING_IMPORT; the rest is done once that is
-        committed. `request` is kept as it is."""
-        if request.crypto_key_version:
-            return self._again(call, key, request, job=job, exportable=exportable)
-        version = self._versions.next_version(call.tx, key, request.algorithm, exportable=exportable)
+    def announce(
+        self, call: Call, target: Target, request: Any, *, job: str = "", exportable: bool = False
+    ) -> Any:
+        """The version that `request` imports, PENDING_IMPORT; the rest is done once that is committed.
+        `request` is kept as it is; `job` is its import job, if it has one."""
+        if target.again is not None:
+            return self._again(call, target.key, target.again, request, job=job, exportable=exportable)
+        version = self._versions.next_version(call.tx, target.key, request.algorithm, exportable=exportable)
         lifecycle.import_announced(version, call.now, job)
         record = ImportRecord(request=request)
         self._versions.insert(call.tx, version, due=micros(call.now), sealed=record.encode())
         self._pending.later(call.tx, version.name)
         return version
 
-    def _again(self, call: Call, key: Any, request: Any, *, job: str, exportable: bool) -> Any:
-        stored = VERSIONS.require(call.tx, request.crypto_key_version)
+    def _again(
+        self, call: Call, key: Any, stored: Stored, request: Any, *, job: str, exportable: bool
+    ) -> Any:
         version = stored.message
         lifecycle.check_reimport(version, request.algorithm, by_job=bool(job))
         if not version.HasField("import_time"):  # it never held a key: all about it is as asked now

@@ -151,6 +151,7 @@ class JobGeneration:
 
 def check_format(import_method: str, public_key_format: int) -> None:
     """INVALID_ARGUMENT for a format in which the public key of a job of that method cannot be given."""
+    formats: tuple[str, ...]
     if _is_rsa(import_method):
         formats = ("PEM", "DER")
     elif "_XWING_" in import_method:

@@ -40,12 +40,12 @@ class Imports:
     )
     def import_version(self, call: Call, request: ImportCryptoKeyVersionRequest) -> CryptoKeyVersion:
         kept = with_one_wrapped_key(request)
-        key = self._importing.target(call.tx, kept)
+        target = self._importing.target(call.tx, kept)
         job = JOBS.require(call.tx, kept.import_job).message
-        check_job(job, key)
+        check_job(job, target.key)
         lifecycle.require_active(job, call.now)
         return self._importing.announce(
-            call, key, kept, job=job.name, exportable=kept.trusted_wrapping_enabled
+            call, target, kept, job=job.name, exportable=kept.trusted_wrapping_enabled
         )
 
 

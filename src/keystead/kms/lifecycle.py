@@ -1,5 +1,4 @@
-"""The state machines of key versions and import jobs, and the rules of a key's schedule: pure, `now` is passed
-in.
+"""The states of key versions and import jobs, and the rules of a key's schedule: pure, `now` is passed in.
 
 States and transitions: Cloud KMS "Key version states" (cloud.google.com/kms/docs/key-states) and "Import job
 state" (cloud.google.com/kms/docs/importing-a-key). A function takes the message as it is and changes it to
@@ -92,14 +91,14 @@ def check_reimport(version: Any, algorithm: int, *, by_job: bool) -> None:
         raise wrong_state(version)
     if not version.reimport_eligible:
         raise FailedPrecondition(
-            f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was not imported; only imported "
-            "versions can be imported into again."
+            f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was not imported; only "
+            "imported versions can be imported into again."
         )
     if bool(version.import_job) != by_job:
         way = "ImportCryptoKeyVersion" if version.import_job else "ImportTrustedKeyWrappedCryptoKeyVersion"
         raise FailedPrecondition(
-            f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was created via {way}; it can be "
-            "imported into again in that way only."
+            f"The request cannot be fulfilled. CryptoKeyVersion {version.name} was created via {way}; it can "
+            "be imported into again in that way only."
         )
     if version.HasField("import_time") and version.algorithm != algorithm:
         name = CryptoKeyVersion.CryptoKeyVersionAlgorithm.Name(version.algorithm)
@@ -205,7 +204,8 @@ def require_active(job: Any, now: dt.datetime) -> None:
     if job.state != JOB_ACTIVE or expired:
         state = "EXPIRED" if expired else JobState.Name(job.state)
         raise FailedPrecondition(
-            f"The request cannot be fulfilled. Resource {job.name} has value {state} in field import_job.state."
+            f"The request cannot be fulfilled. Resource {job.name} has value {state} in field "
+            "import_job.state."
         )
 
 

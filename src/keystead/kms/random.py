@@ -25,7 +25,7 @@ _NAMES = {number: name for name, number in LEVELS.items()}
 class RandomSource(Protocol):
     """A back end whose token makes random bytes."""
 
-    def random(self, n: int) -> bytes:
+    def random(self, n: int, /) -> bytes:
         """`n` bytes, at most 1024. Raises Unavailable."""
 
 

@@ -137,6 +137,7 @@ def create_sealed(store: Transactions, seal: Seal) -> SealedRootKey:
     """
     with SecretBytes.random(_SIZE) as key:
         sealed = seal_with(seal, key)
+        require_opens(sealed, seal, key)
     with store.write() as tx:
         present: Any = tx.meta.get(ROOT_KEY)
         if present is not None:
@@ -157,6 +158,13 @@ def unseal(sealed: SealedRootKey, seal: Seal) -> SecretBytes:
         key.wipe()
         raise SealError("What the seal holds is not a root key. Restore the store from a backup.")
     return key
+
+
+def require_opens(sealed: SealedRootKey, seal: Seal, root_key: SecretBytes) -> None:
+    """Raises SealError unless the seal gives this root key back: before a wrapped key is stored."""
+    with unseal(sealed, seal) as opened:
+        if opened != root_key:
+            raise SealError("The new seal gave back another key. Nothing was changed.")
 
 
 def replace_sealed(

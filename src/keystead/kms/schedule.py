@@ -43,10 +43,15 @@ class KeySchedule:
         self._events = events
         # A crash may have come between a destruction and its scrub: the first run makes up for it.
         self._scrub_wanted = True
+        self._making = True
 
-    def run_due(self, now: dt.datetime) -> int:
-        """Do everything that is due; returns how many keys, versions and import jobs were changed."""
-        rotated = self._each(KEYS.kind, now, self._rotate_one)
+    def run_due(self, now: dt.datetime, *, making: bool = True) -> int:
+        """Do everything that is due; returns how many keys, versions and import jobs were changed.
+
+        making: whether keys can be made at all; while the root key is sealed, only destructions are due.
+        """
+        self._making = making
+        rotated = self._each(KEYS.kind, now, self._rotate_one) if making else 0
         destroyed = self._each(VERSIONS.kind, now, self._version_due)
         expired = self._each(JOBS.kind, now, self._job_due)
         self._scrub()
@@ -105,9 +110,13 @@ class KeySchedule:
                 # Repeatable, and no use or restoration comes between: the time of both is over.
                 self._material.remove_from_backend(tx, version)
         if version.state in lifecycle.PENDING:
-            self._pending.submit(name)
+            self._submit(name)
             return False
         return self._destroy_one(name, now)
+
+    def _submit(self, name: str) -> None:
+        if self._making:
+            self._pending.submit(name)
 
     def _destroy_one(self, name: str, now: dt.datetime) -> bool:
         """State and material go in one transaction; `scrub` afterwards is repeatable."""
@@ -126,7 +135,7 @@ class KeySchedule:
         with self._store.read() as tx:
             over = lifecycle.job_expired(JOBS.require(tx, name).message, now)
         if not over:
-            self._pending.submit(name)
+            self._submit(name)
             return False
         with self._pending.alone(name):
             self._expire_one(name, now)

@@ -60,13 +60,14 @@ class TrustedWrapping:
     def import_version(
         self, call: Call, request: ImportTrustedKeyWrappedCryptoKeyVersionRequest
     ) -> CryptoKeyVersion:
-        key = self._importing.target(call.tx, request)
+        target = self._importing.target(call.tx, request)
+        key = target.key
         level = key.version_template.protection_level
         importing = _wrapping_version(call.tx, "importing_key", request.importing_key, key.name, level)
         kept = ImportTrustedKeyWrappedCryptoKeyVersionRequest()
         kept.CopyFrom(request)
         kept.importing_key = importing.name
-        return self._importing.announce(call, key, kept)
+        return self._importing.announce(call, target, kept)
 
     @method(
         f"{_API}/ExportTrustedKeyWrappedCryptoKeyVersion",
@@ -118,8 +119,8 @@ class ByTrustedKey:
             importing = VERSIONS.find(tx, request.importing_key)
             if importing is None or importing.message.state != lifecycle.ENABLED:
                 raise ImportFailedError(
-                    f"CryptoKeyVersion {request.importing_key} was not enabled any more when the key material "
-                    "was to be unwrapped. Enable it and import again."
+                    f"CryptoKeyVersion {request.importing_key} was not enabled any more when the key "
+                    "material was to be unwrapped. Enable it and import again."
                 )
             wrapper: Any = self._material.open(tx, importing.message)
         made: Made = wrapper.unwrap(request.wrapped_key, version.name, algorithm)

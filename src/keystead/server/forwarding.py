@@ -66,7 +66,7 @@ class FrameError(Exception):
     """The other side sent what it may not."""
 
 
-class _Frames(asyncio.Protocol):
+class Frames(asyncio.Protocol):
     """One end of the socket."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class _Frames(asyncio.Protocol):
             self._transport.abort()
 
 
-class MainProcess(_Frames):
+class MainProcess(Frames):
     """The main process, as a worker sees it. Used on the worker's event loop only.
 
     lost: called when its socket is closed.
@@ -227,7 +227,7 @@ class WorkerHealth:
             return 503, {"status": "unavailable"}
 
 
-class Answers(_Frames):
+class Answers(Frames):
     """The main process's end: answers one worker. Used on the main process's event loop only."""
 
     def __init__(self, registry: Registry, door: Door, health: Reports) -> None:

@@ -8,6 +8,7 @@ the store's files; older backups still hold it.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from keystead.api.errors import ApiError
 from keystead.audit.operators import OperatorTrail
 from keystead.crypto.secret import SecretBytes
 from keystead.iam.hierarchy import find_project
-from keystead.kms.rootkey import read_sealed, replace_sealed, unseal
+from keystead.kms.rootkey import read_sealed, replace_sealed, require_opens, unseal
 from keystead.kms.seals import SealError
 from keystead.kms.seals.choice import DEFAULT_FILE, SealOptions, describe, new_seal, stored_seal
+from keystead.kms.seals.file import FileSeal
 from keystead.kms.seals.known import KnownSeals
 from keystead.kms.seals.record import SealedRootKey, seal_with
 from keystead.kms.service import KEYS
@@ -25,10 +27,22 @@ from keystead.kms.service import KEYS
 log = logging.getLogger(__name__)
 
 
-class Resealing:
-    """Changes the seal of a store. `running`: its server runs, so that its own keys answer."""
+@dataclass(frozen=True)
+class Resealed:
+    """A seal that was changed: before and after in words, and the seal file that is left behind, if any."""
 
-    def __init__(self, store: Any, data_dir: Path, trail: OperatorTrail, *, running: bool) -> None:
+    before: str
+    after: str
+    left: str
+
+
+class Resealing:
+    """Changes the seal of a store. `running`: what the running server of the store was told of the present
+    seal; None where no server runs."""
+
+    def __init__(
+        self, store: Any, data_dir: Path, trail: OperatorTrail, *, running: SealOptions | None = None
+    ) -> None:
         self._store = store
         self._data_dir = data_dir
         self._trail = trail
@@ -40,33 +54,34 @@ class Resealing:
         options: SealOptions,
         secret: SecretBytes | None,
         current: SecretBytes | None,
-    ) -> tuple[str, str]:
+    ) -> Resealed:
         """As `Sealing.change`."""
         before = read_sealed(self._store)
         if before is None:
             raise SealError(
                 "There is no root key yet. Choose its seal at the first start: keystead serve --seal."
             )
-        with unseal(before, stored_seal(before, self._data_dir, secret=current)) as root_key:
+        present = stored_seal(before, self._data_dir, self._running, current)
+        with unseal(before, present) as root_key:
             after = self._seal(root_key, options, secret)
-        known, words = KnownSeals(self._data_dir), (describe(before), describe(after))
+        left = str(present.path) if isinstance(present, FileSeal) else ""
+        made = Resealed(describe(before), describe(after), left)
+        known = KnownSeals(self._data_dir)
         known.add(after)
-        facts = {"before": words[0], "after": words[1]}
+        facts = {"before": made.before, "after": made.after}
         replace_sealed(
             self._store, before, after, lambda tx: self._trail.record(tx, "Seal.Change", operator, facts)
         )
-        log.warning("the seal was changed by %s: from %s to %s", operator, *words)
+        log.warning("the seal was changed by %s: from %s to %s", operator, made.before, made.after)
         known.only(after)
         self._scrub()
-        return words
+        return made
 
     def _seal(self, root_key: SecretBytes, options: SealOptions, secret: SecretBytes | None) -> SealedRootKey:
         """The root key under the new seal, proved to open by what will be stored."""
         self._check(options)
         after = SealedRootKey.decode(seal_with(new_seal(options, self._data_dir, secret), root_key).encode())
-        with unseal(after, stored_seal(after, self._data_dir, secret=secret)) as opened:
-            if opened != root_key:
-                raise SealError("The new seal gave back another key. Nothing was changed.")
+        require_opens(after, stored_seal(after, self._data_dir, secret=secret), root_key)
         return after
 
     def _check(self, options: SealOptions) -> None:
@@ -77,7 +92,7 @@ class Resealing:
                 f"{path} is there already, and a new seal gets a new file. Name another with --seal-file, or "
                 "move it away if no store is sealed by it."
             )
-        if options.kind == "kms" and self._running and self._is_own(options.kms_key):
+        if options.kind == "kms" and self._running is not None and self._is_own(options.kms_key):
             raise SealError(
                 f"{options.kms_key} is a key of this Keystead too: a root key sealed by a key under itself "
                 "could never be opened. If the key is another's of the same name, stop this server first."

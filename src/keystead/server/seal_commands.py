@@ -10,6 +10,7 @@ from typing import Any
 from keystead.kms.seals import SealError
 from keystead.kms.seals.choice import SealOptions
 from keystead.server.control import Handler, Secrets, ask
+from keystead.server.resealing import Resealed
 from keystead.server.sealing import Sealing, SealState
 
 NEW = "new"
@@ -24,16 +25,14 @@ def seal_commands(sealing: Sealing) -> Handler:
         if act == "seal.status":
             return dataclasses.asdict(sealing.state())
         if act == "seal.open":
-            sealing.open(operator, _options(request), secrets.get(NEW))
+            sealing.open(operator, _options(request), secrets.get(CURRENT))
             return dataclasses.asdict(sealing.state())
         if act == "seal.close":
             sealing.close(operator)
             return dataclasses.asdict(sealing.state())
         if act == "seal.change":
-            before, after = sealing.change(
-                operator, _options(request), secrets.get(NEW), secrets.get(CURRENT)
-            )
-            return {"before": before, "after": after}
+            made = sealing.change(operator, _options(request), secrets.get(NEW), secrets.get(CURRENT))
+            return dataclasses.asdict(made)
         raise SealError("The server does not know this command: it is of another version.")
 
     return handle
@@ -54,10 +53,9 @@ def ask_to_close(data_dir: Path) -> SealState:
     return SealState(**ask(data_dir, {"do": "seal.close"}))
 
 
-def ask_to_change(data_dir: Path, options: SealOptions, secrets: Secrets) -> tuple[str, str]:
+def ask_to_change(data_dir: Path, options: SealOptions, secrets: Secrets) -> Resealed:
     """Have it changed; `secrets` holds those of the new seal (NEW) and the present one (CURRENT)."""
-    answer = ask(data_dir, {"do": "seal.change", "options": _json(options)}, secrets)
-    return str(answer["before"]), str(answer["after"])
+    return Resealed(**ask(data_dir, {"do": "seal.change", "options": _json(options)}, secrets))
 
 
 def _json(options: SealOptions) -> dict[str, str]:

@@ -35,7 +35,7 @@ from keystead.kms.seals.choice import (
 from keystead.kms.seals.known import KnownSeals
 from keystead.kms.seals.private_files import read_line
 from keystead.kms.seals.record import SealedRootKey
-from keystead.server.resealing import Resealing
+from keystead.server.resealing import Resealed, Resealing
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,9 @@ Listener = Callable[[], object]
 class SealState:
     """How a seal stands, for an operator.
 
-    seal: in words; empty before the first root key. why: what keeps it sealed. needs: the secret it waits for
-    ("passphrase", "PIN"). new: there is no root key yet, and the secret given next will be that of its seal.
+    seal: in words; empty before the first root key. why: what keeps it sealed. needs: the secret that
+    somebody must give to open it ("passphrase", "PIN"), if any. new: there is no root key yet, and the secret
+    given next will be that of its seal.
     """
 
     is_open: bool
@@ -117,13 +118,19 @@ class Sealing:
 
     def retry(self) -> None:
         """Try again what needs nobody; cheap while there is nothing to try."""
-        if self.root_key.is_open or self._shut or self._still_refused():
-            return
-        options = self._options
-        if options.passphrase_file is not None and not _is_regular(options.passphrase_file):
-            options = dataclasses.replace(options, passphrase_file=None)  # a pipe is read once, by `start`
-        with self._one_at_a_time():
+        if not self._turn.acquire(blocking=False):
+            return  # somebody is at it
+        try:
+            if self.root_key.is_open or self._shut or self._still_refused():
+                return
+            options = self._options
+            if options.passphrase_file is not None and not _is_regular(options.passphrase_file):
+                options = dataclasses.replace(
+                    options, passphrase_file=None
+                )  # a pipe is read once, by `start`
             self._try(options)
+        finally:
+            self._turn.release()
 
     def open(self, operator: str, options: SealOptions, secret: SecretBytes | None) -> None:
         """Open for an operator (the name of a user of this machine). Raises SealError and ApiError."""
@@ -131,13 +138,16 @@ class Sealing:
             if not self.root_key.is_open:
                 chosen = dataclasses.replace(self._options, **_given(options))
                 self._unseal(chosen, secret, operator)
+                self._options = chosen
 
     def close(self, operator: str) -> None:
         """Wipe the root key and every key opened by it, until an operator or a restart opens it again."""
         with self._instant:
             self._closings += 1
             self._shut = True
-            self._explain("It was sealed by its operator.", "it was sealed by its operator.")
+            self._why = "It was sealed by its operator."
+            self.root_key.close(f"it was sealed by its operator. {self._todo}")
+        log.warning("sealed by %s. %s", operator, self._todo)
         # After the wiping: what another thread unwrapped before it is dropped here too.
         self._tell(self._closed)
         try:
@@ -151,17 +161,17 @@ class Sealing:
         options: SealOptions,
         secret: SecretBytes | None,
         current: SecretBytes | None,
-    ) -> tuple[str, str]:
-        """Wrap the root key by another seal; the old and the new one in words. Raises SealError, ApiError.
+    ) -> Resealed:
+        """Wrap the root key by another seal. Raises SealError and ApiError.
 
         current: passphrase or PIN of the seal as it is, where it needs one; secret: that of the new one.
         """
         with self._one_at_a_time():
-            resealing = Resealing(self._store, self._data_dir, self._trail, running=True)
+            resealing = Resealing(self._store, self._data_dir, self._trail, running=self._options)
             with self._guarded(operator):
-                words = resealing.change(operator, options, secret, current)
+                made = resealing.change(operator, options, secret, current)
             self._options, self._refused = SealOptions(), None
-            return words
+            return made
 
     def stop(self) -> None:
         """The server ends: wipe the root key."""
@@ -172,7 +182,7 @@ class Sealing:
         sealed = read_sealed(self._store)
         is_open = self.root_key.is_open
         why = "" if is_open else self._why
-        needs = "" if is_open else needed_secret(sealed, self._data_dir, self._options)
+        needs = needed_secret(sealed, self._data_dir, self._options)
         if sealed is None:
             return SealState(is_open, self._options.kind or "file", why=why, needs=needs, new=True)
         return SealState(is_open, sealed.kind, describe(sealed), why, needs)
@@ -245,14 +255,17 @@ class Sealing:
 
     def _explain(self, why: str, public: str) -> None:
         """Say why it is sealed: to the operator all of it, to callers what is no secret of the machine."""
-        if why != self._why:
-            log.warning("Keystead is sealed: %s Open it with: %s", why, self._command)
-            self._why = why
-        self.root_key.close(f"{public} Open it with: {self._command}")
+        with self._instant:
+            if self.root_key.is_open or self._shut:
+                return
+            known, self._why = self._why, why
+            self.root_key.close(f"{public} {self._todo}")
+        if why != known:
+            log.warning("Keystead is sealed: %s %s", why, self._todo)
 
     @property
-    def _command(self) -> str:
-        return f"keystead seal open --data-dir {self._data_dir}"
+    def _todo(self) -> str:
+        return f"Open it with: keystead seal open --data-dir {self._data_dir}"
 
     def _record(self, act: str, operator: str, facts: dict[str, str], error: ApiError | None = None) -> None:
         with self._store.write() as tx:

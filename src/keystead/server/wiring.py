@@ -117,7 +117,7 @@ class Platform:
         self.guard.poll()
         poll_s = self.settings.key_poll_interval.total_seconds()
         self._loops = [
-            Loop("key-schedule", lambda: self.keys.schedule.run_due(self.clock.now()), SCHEDULE_S),
+            Loop("key-schedule", self._run_schedule, SCHEDULE_S),
             Loop("key-poll", self.guard.poll, poll_s),
             Loop("server-lock", self._check_lock, LOCK_S),
             Loop("seal", self.sealing.retry, SEAL_S),
@@ -125,6 +125,9 @@ class Platform:
         for loop in self._loops:
             loop.start()
         self._control.start()
+
+    def _run_schedule(self) -> None:
+        self.keys.schedule.run_due(self.clock.now(), making=self.root_key.is_open)
 
     def _check_lock(self) -> None:
         """Another server may take the store once the lock on it is lost, and what is in memory here would
@@ -229,6 +232,8 @@ def _assemble(settings: Settings, clock: Clock, store: Store, sealing: Sealing, 
     guard = KeyGuard([aml.keychain])
     ground.key_events.subscribe(guard.key_changed)
     ground.policy_events.subscribe(guard.policy_changed)
+    # First the epoch: what a running call still opened and keeps after this is of one that is over.
+    sealing.subscribe(closed=store.move_epoch)
     sealing.subscribe(closed=keys.cache.clear)
     sealing.subscribe(closed=lambda: aml.keychain.end_leases(Unavailable("Keystead was sealed.")))
     sealing.subscribe(opened=guard.poll, closed=guard.poll)

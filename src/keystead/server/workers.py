@@ -59,6 +59,7 @@ class Workers:
         self._turn = threading.Lock()  # of telling workers about the root key
         self._live: tuple[_Process, ...] = ()
         self._supervisors: list[_Supervisor] = []
+        platform.sealing.subscribe(opened=self.opened, closed=self.closed)
 
     async def start(self, ports: Ports) -> bool:
         """Start them on these ports; whether all listen, which they do not where `end` was called first.

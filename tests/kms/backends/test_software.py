@@ -14,16 +14,19 @@ from keystead.crypto.secret import SecretBytes
 from keystead.kms.algorithms import ALGORITHMS, BY_NAME, Family
 from keystead.kms.backends import Backend
 from keystead.kms.backends.software import SoftwareBackend
+from keystead.kms.backends.software_keys import accept
 from keystead.kms.backends.software_vault import Vault
 from keystead.kms.messages import ImportJob
 from keystead.kms.rootkey import RootKey
 from keystead.kms.seals import SealError
+from tests.crypto import independent
 
 from .contract import BackendContract, Generated, new_version
 from .import_contract import ImportContract
 from .works import same_key, works
 
-ROOT = RootKey(SecretBytes.random())
+SECRET = os.urandom(32)
+ROOT = RootKey(SecretBytes(SECRET))
 OFFERED = frozenset(
     each.name
     for each in ALGORITHMS.values()
@@ -51,6 +54,20 @@ class TestSoftware(BackendContract, ImportContract):
 BACKEND = SoftwareBackend(ROOT)
 KEYS = Generated(BACKEND)
 SMALL = sorted(each for each in OFFERED if "3072" not in each and "4096" not in each)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("exportable", [False, True])
+def test_what_is_stored_is_as_the_document_says(name: str, exportable: bool) -> None:
+    """Another implementation of docs/formats.md, section 7, finds the material and its fingerprint."""
+    version, made = KEYS.key(name, exportable=exportable)
+    material = independent.open_stored_key(SECRET, version, name, made.stored)
+    algorithm = BY_NAME[name]
+    if algorithm.symmetric:
+        assert len(material) == algorithm.key_bytes
+    else:
+        assert accept(algorithm, SecretBytes(material)).public == made.public
+    assert independent.fingerprint(SECRET, material) == ROOT.fingerprint(SecretBytes(material))
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -28,7 +28,7 @@ class FileSeal:
     kind = "file"
 
     def __init__(self, path: Path, *, create: bool, recorded: str = "") -> None:
-        self._path = path
+        self.path = path
         self._may_create = create
         self._recorded = recorded or str(path)
 
@@ -48,25 +48,25 @@ class FileSeal:
                 return unwrap_key(key, wrapped, aad)
             except CryptoError:
                 raise SealError(
-                    f"The seal file {self._path} does not open this store. Put back the one that does."
+                    f"The seal file {self.path} does not open this store. Put back the one that does."
                 ) from None
 
     def _create_if_missing(self) -> None:
         try:
-            if not self._path.exists():
-                _create(self._path)
+            if not self.path.exists():
+                _create(self.path)
         except OSError as error:
             raise SealError(
-                f"The seal file {self._path} cannot be made ({error.strerror}). Give its directory to the "
+                f"The seal file {self.path} cannot be made ({error.strerror}). Give its directory to the "
                 "user that runs Keystead, or name another with --seal-file."
             ) from None
 
     def _key(self) -> SecretBytes:
         lost = "Without it no key of this store can be used; restore it from your backup."
-        key = read_private(self._path, "The seal file", lost)
+        key = read_private(self.path, "The seal file", lost)
         if len(key) != _SIZE:
             key.wipe()
-            raise SealError(f"The seal file {self._path} is damaged: {_SIZE} bytes were expected.")
+            raise SealError(f"The seal file {self.path} is damaged: {_SIZE} bytes were expected.")
         return key
 
 

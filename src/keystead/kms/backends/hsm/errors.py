@@ -98,8 +98,8 @@ def blames_input(error: PKCS11Error, session: Health) -> bool:
     """Whether the data given to the operation is to blame: ciphertexts, wrapped keys.
 
     Beside the codes meant for it tokens use general ones, and codes that python-pkcs11 has no name for
-    (CKR_AEAD_DECRYPT_FAILED); those blame the data if the token is well. CKR_DEVICE_ERROR does so only when it
-    comes again in a session that was just opened.
+    (CKR_AEAD_DECRYPT_FAILED); those blame the data if the token is well. CKR_DEVICE_ERROR does so only when
+    it comes again in a session that was just opened.
     """
     if isinstance(error, _BAD_INPUT):
         return True

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -27,12 +27,13 @@ from pkcs11.exceptions import PKCS11Error
 from keystead.crypto import token_formats
 from keystead.crypto.aad import encode_aad
 from keystead.crypto.errors import MalformedError
+from keystead.crypto.hashes import hash_of
 from keystead.crypto.raw_aes import BLOCK_SIZE
 from keystead.kms.algorithms import Algorithm, Family
 from keystead.kms.backends import ImportFailedError
 from keystead.kms.backends.hsm import operations
 from keystead.kms.backends.hsm.errors import blames_input
-from keystead.kms.backends.hsm.keys import KINDS, Kind, Ways, parameters_of, protection, public_of
+from keystead.kms.backends.hsm.keys import KINDS, Kind, Ways, parameters_of, protection, public_of, told
 from keystead.kms.backends.hsm.objects import ObjectRef
 from keystead.kms.backends.hsm.session import Session
 
@@ -46,7 +47,7 @@ _BLOCK = 8
 _SHORTEST = 16
 _PASSING = Kind(ObjectClass.SECRET_KEY, KeyType.AES, MechanismFlag.UNWRAP)
 # What python-pkcs11 puts into every template, and a private key does not have.
-_NOT_PRIVATE = {attribute: DEFAULT for attribute in (Attribute.ENCRYPT, Attribute.WRAP, Attribute.VERIFY)}
+_NOT_PRIVATE = dict.fromkeys((Attribute.ENCRYPT, Attribute.WRAP, Attribute.VERIFY), DEFAULT)
 _CONSTANT = hashlib.sha256(b"keystead/hsm/fingerprint/v1").digest()
 
 
@@ -65,6 +66,14 @@ METHODS = {
     for name, ephemeral in (("sha1", True), ("sha256", True), ("sha256", False))
 }
 """The import methods that tokens can offer; HPKE (RFC 9180) is not one of theirs."""
+
+
+def method_for(name: str, algorithm: Algorithm) -> Method:
+    """The method of that name. Raises ImportFailedError where it cannot carry keys of the algorithm."""
+    method = METHODS[name]
+    if not method.ephemeral and KINDS[algorithm.family].type is KeyType.RSA:
+        fail(f"{name} cannot wrap RSA keys. Use an import job whose method ends in _AES_256")
+    return method
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def fail(reason: str) -> NoReturn:
 
 
 def _secret_fingerprint(key: Any, wrapped: Wrapped, algorithm: Algorithm) -> bytes:
-    """A fingerprint, by what only this key makes of a constant. The key is proved to be as long as it must."""
+    """A fingerprint, by what only this key makes of a constant. Its length is proved before."""
     _require_size(key, wrapped, algorithm)
     if algorithm.family is Family.HMAC:
         return _digest(algorithm.hash, bytes(key.sign(_CONSTANT, mechanism=operations.HMACS[algorithm.hash])))
@@ -201,7 +210,7 @@ def _secret_fingerprint(key: Any, wrapped: Wrapped, algorithm: Algorithm) -> byt
 def _require_size(key: Any, wrapped: Wrapped, algorithm: Algorithm) -> None:
     # SoftHSM2 2.6.1 answers 0 for unwrapped keys. The wrapping then tells the size up to 7 bytes less; of
     # these sizes AES has only one, and for HMAC a token refuses what is shorter than the hash.
-    size = _told(key, Attribute.VALUE_LEN) or 0
+    size = told(key, Attribute.VALUE_LEN) or 0
     if size and size != algorithm.key_bytes:
         fail(f"The key material has {size} bytes; {algorithm.name} takes {algorithm.key_bytes}")
     if not size and algorithm.key_bytes not in wrapped.sizes:
@@ -215,10 +224,10 @@ def _public(session: Session, ways: Ways, key: Any, algorithm: Algorithm) -> byt
     if algorithm.bits:
         candidates: tuple[bytes, ...] = (public_of(key, algorithm),)
     else:
-        parameters = _told(key, Attribute.EC_PARAMS)
+        parameters = told(key, Attribute.EC_PARAMS)
         if algorithm.curve and parameters != parameters_of(algorithm, ways):
             fail(f"{NOT_UNWRAPPED}: the EC key is not on the curve {algorithm.curve}")
-        if _told(key, Attribute.EC_POINT):
+        if told(key, Attribute.EC_POINT):
             candidates = (public_of(key, algorithm),)
         elif algorithm.curve and ways.derives:
             candidates = token_formats.ec_publics(algorithm.curve, _coordinate(key, algorithm.curve))
@@ -234,7 +243,7 @@ def _public(session: Session, ways: Ways, key: Any, algorithm: Algorithm) -> byt
 
 def _signed(key: Any, algorithm: Algorithm, hash_name: str) -> tuple[bytes, bytes]:
     """A random payload, and the key's signature of it: PKCS#1 v1.5 for all RSA keys."""
-    payload = os.urandom(token_formats.digest_size(hash_name))
+    payload = os.urandom(hash_of(hash_name).digest_size)
     if algorithm.bits:
         data = token_formats.digest_info(hash_name, payload)
         return payload, bytes(key.sign(data, mechanism=Mechanism.RSA_PKCS))
@@ -259,16 +268,5 @@ def _coordinate(key: Any, curve: str) -> bytes:
         shared.destroy()
 
 
-def _told(key: Any, attribute: Attribute) -> Any:
-    """An attribute, or None where the token does not tell it of this key."""
-    try:
-        return key[attribute]
-    except PKCS11Error:
-        return None
-
-
 def _digest(label: str, content: bytes) -> bytes:
     return hashlib.sha256(encode_aad("keystead/hsm/fingerprint/v1", label, content)).digest()
-
-
-Opening = Callable[[Session], Wrapped]

@@ -31,7 +31,7 @@ CURVES = {
 }
 """CKA_EC_PARAMS by curve: the DER of its object identifier (RFC 5480, SEC 2)."""
 ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
-"""CKA_EC_PARAMS of Ed25519, the object identifier (RFC 8410) or the name (PKCS#11 3.0); tokens take either."""
+"""CKA_EC_PARAMS of Ed25519, its object identifier (RFC 8410) or name (PKCS#11 3.0)."""
 
 _ENCRYPTION = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
 _SIGNING = MechanismFlag.SIGN | MechanismFlag.VERIFY
@@ -54,9 +54,7 @@ KINDS: dict[Family, Kind] = {
     Family.AES_GCM: _AES,
     Family.AES_CBC: _AES,
     Family.AES_CTR: _AES,
-    Family.AES_KWP: Kind(
-        ObjectClass.SECRET_KEY, KeyType.AES, MechanismFlag.WRAP | MechanismFlag.UNWRAP
-    ),
+    Family.AES_KWP: Kind(ObjectClass.SECRET_KEY, KeyType.AES, MechanismFlag.WRAP | MechanismFlag.UNWRAP),
     Family.HMAC: Kind(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET, MechanismFlag.SIGN),
     Family.RSA_PSS: _RSA_SIGNING,
     Family.RSA_PKCS1: _RSA_SIGNING,
@@ -69,19 +67,20 @@ IMPORT_KEY = Kind(ObjectClass.PRIVATE_KEY, KeyType.RSA, MechanismFlag.WRAP | Mec
 """The key pair of an import job."""
 
 
-
-
 @dataclass(frozen=True)
 class Ways:
     """How a token wants things done, where tokens differ.
 
-    ed25519: the CKA_EC_PARAMS it takes for Ed25519, empty for none. kwp: its mechanism for RFC 5649. trusts:
-    whether its users can make keys CKA_TRUSTED. derives: whether it has Diffie-Hellman. imports_ed25519:
-    whether an Ed25519 key can be unwrapped into it and its public key be learnt.
+    ed25519: the CKA_EC_PARAMS it takes for Ed25519, empty for none. kwp: its mechanism for RFC 5649. pads:
+    whether that wraps keys whose length is no multiple of 8 as the RFC does (SoftHSM2 2.6.1 fills them up
+    with zeros before, which then belong to the key). trusts: whether its users can make keys CKA_TRUSTED.
+    derives: whether it has Diffie-Hellman. imports_ed25519: whether an Ed25519 key can be unwrapped into it
+    and its public key be learnt.
     """
 
     ed25519: bytes = b""
     kwp: Mechanism | None = None
+    pads: bool = False
     trusts: bool = False
     derives: bool = False
     imports_ed25519: bool = False
@@ -101,7 +100,9 @@ def protection(family: Family | None, ways: Ways, *, exportable: bool = False) -
     return attributes
 
 
-def generate(session: Session, ways: Ways, ref: ObjectRef, algorithm: Algorithm, *, exportable: bool) -> bytes:
+def generate(
+    session: Session, ways: Ways, ref: ObjectRef, algorithm: Algorithm, *, exportable: bool
+) -> bytes:
     """Make the key of a version; its public key (as `Made.public`). Raises GenerationFailedError."""
     kind = KINDS[algorithm.family]
     guarded = protection(algorithm.family, ways, exportable=exportable)
@@ -115,6 +116,13 @@ def generate(session: Session, ways: Ways, ref: ObjectRef, algorithm: Algorithm,
         size = algorithm.bits or parameters_of(algorithm, ways)
         public, _ = generate_pair(session, kind, size, guarded, ref)
         return public_of(public, algorithm)
+
+
+def generate_import_key(session: Session, ways: Ways, ref: ObjectRef, bits: int) -> bytes:
+    """Make the RSA key pair of an import job; its public key (DER). Raises GenerationFailedError."""
+    with failing_for_good(session, "an import job"):
+        public, _ = generate_pair(session, IMPORT_KEY, bits, protection(None, ways), ref)
+        return token_formats.rsa_public(public[Attribute.MODULUS], public[Attribute.PUBLIC_EXPONENT])
 
 
 @contextmanager
@@ -168,3 +176,11 @@ def public_of(key: Any, algorithm: Algorithm) -> bytes:
     if algorithm.curve:
         return token_formats.ec_public(algorithm.curve, point)
     return token_formats.ed25519_public(point)
+
+
+def told(key: Any, attribute: Attribute) -> Any:
+    """An attribute of an object, or None where the token does not tell it."""
+    try:
+        return key[attribute]
+    except (PKCS11Error, ValueError):  # ValueError: a value of the maker's own
+        return None

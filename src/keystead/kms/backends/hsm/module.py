@@ -71,6 +71,16 @@ class Module:
                 ) from None
         return self._library
 
+    def described(self) -> dict[str, str]:
+        """What the library says of itself."""
+        library = self.started()
+        return {
+            "manufacturer": library.manufacturer_id,
+            "description": library.library_description,
+            "version": ".".join(map(str, library.library_version)),
+            "cryptoki_version": ".".join(map(str, library.cryptoki_version)),
+        }
+
     def restart(self) -> pkcs11._pkcs11.lib:
         """The library, initialised anew: all sessions of this process are gone. Raises Unavailable."""
         if self._library is not None and self._library.initialized:

@@ -119,14 +119,14 @@ class TokenCipher(TokenKey):
 
     def encrypt(self, plaintext: bytes, iv: bytes, aad: bytes) -> bytes:
         self._require(plaintext, iv, aad)
-        apply = _MODES[self._algorithm.family]
+        apply = MODES[self._algorithm.family]
         return self._use(lambda _, key: apply(key.encrypt, plaintext, iv))
 
     def decrypt(self, ciphertext: bytes, iv: bytes, aad: bytes, tag_length: int) -> bytes:
         if tag_length:
             raise MalformedError("only GCM has a tag")
         self._require(ciphertext, iv, aad)
-        apply = _MODES[self._algorithm.family]
+        apply = MODES[self._algorithm.family]
         return self._open(lambda key: apply(key.decrypt, ciphertext, iv))
 
     def _require(self, data: bytes, iv: bytes, aad: bytes) -> None:
@@ -256,10 +256,11 @@ def _count(function: Callable[..., bytes], data: bytes, iv: bytes) -> bytes:
     return bytes(function(data, mechanism=Mechanism.AES_CTR, mechanism_param=parameter, buffer_size=size))
 
 
-_MODES: dict[Family, Callable[[Callable[..., bytes], bytes, bytes], bytes]] = {
+MODES: dict[Family, Callable[[Callable[..., bytes], bytes, bytes], bytes]] = {
     Family.AES_CBC: cbc,
     Family.AES_CTR: ctr,
 }
+"""The modes of `TokenCipher` by family."""
 
 
 def _require_iv(iv: bytes, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pkcs11
@@ -21,13 +22,17 @@ _PROBE_BITS = 64
 class Session:
     """One session. Its methods are called with the module held, and raise PKCS11Error.
 
-    generation: of the module when it was opened. fresh: whether it was opened for the present piece of work.
+    generation: of the module when it was opened. library: what the library says of itself. fresh: whether it
+    was opened for the present piece of work.
     """
 
-    def __init__(self, raw: pkcs11.Session, token: pkcs11.Token, generation: int) -> None:
+    def __init__(
+        self, raw: pkcs11.Session, token: pkcs11.Token, generation: int, library: Mapping[str, str]
+    ) -> None:
         self.raw = raw
         self.token = token
         self.generation = generation
+        self.library = library
         self.fresh = True
         self._opened = time.monotonic()
         self._handles: dict[tuple[ObjectRef, ObjectClass], Any] = {}

@@ -191,7 +191,7 @@ class Token:
                 raw = self._login(token, pin)
             except PKCS11Error as error:
                 raise errors.unavailable(self._config.described, error) from None
-        return Session(raw, token, self._module.generation)
+        return Session(raw, token, self._module.generation, self._module.described())
 
     def _find(self) -> pkcs11.Token | None:
         """The token, if the library sees it. Raises Unavailable where there are two."""
