@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from keystead.kms.backends.hsm.config import HsmConfig
+from keystead.kms.backends.hsm.module import module_at
 
 LIBRARY = next(
     (
@@ -77,27 +78,33 @@ class SoftToken:
 
     def slot(self) -> int:
         """The number of its slot now; the library must be initialised."""
-        library = ctypes.CDLL(str(self.library))
         count = ctypes.c_ulong(100)
         slots = (ctypes.c_ulong * 100)()
-        assert library.C_GetSlotList(ctypes.c_ubyte(1), slots, ctypes.byref(count)) == 0
+        assert self.call("C_GetSlotList", ctypes.c_ubyte(1), slots, ctypes.byref(count)) == 0
         for slot in slots[: count.value]:
             info = ctypes.create_string_buffer(1024)
-            assert library.C_GetTokenInfo(ctypes.c_ulong(slot), info) == 0
+            assert self.call("C_GetTokenInfo", ctypes.c_ulong(slot), info) == 0
             if info.raw[:32].decode().strip() == self.label:
                 return int(slot)
         raise AssertionError("the token is not in any slot")
 
-    def live_sessions(self) -> int:
-        """How many sessions this process has with the library, asked of the library itself."""
-        library = ctypes.CDLL(str(self.library))
+    def sessions(self) -> list[int]:
+        """The sessions this process has with the library, asked of the library itself."""
         info = (ctypes.c_ulong * 4)()
-        ask = library.C_GetSessionInfo
-        return sum(ask(ctypes.c_ulong(handle), ctypes.byref(info)) == 0 for handle in range(1, 20_000))
+        return [
+            handle
+            for handle in range(1, 10_000)
+            if self.call("C_GetSessionInfo", ctypes.c_ulong(handle), ctypes.byref(info)) == 0
+        ]
 
     def call(self, function: str, *arguments: object) -> int:
-        """Call the library behind everybody's back."""
-        return int(getattr(ctypes.CDLL(str(self.library)), function)(*arguments))
+        """Call the library behind everybody's back, though not while somebody is inside."""
+        module = module_at(self.library)
+        assert module.enter(30.0)
+        try:
+            return int(getattr(ctypes.CDLL(str(self.library)), function)(*arguments))
+        finally:
+            module.leave()
 
 
 def make_token(directory: Path, pin_file: Path, label: str = "") -> SoftToken:

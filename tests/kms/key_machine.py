@@ -124,7 +124,7 @@ class ModelJob:
     public: bytes
 
 
-Refusal = type[ApiError] | None
+Refusal = type[ApiError] | tuple[type[ApiError], ...] | None
 key_ids = st.sampled_from(["a", "b", "c", "d"])
 numbers = st.integers(1, 4)
 
@@ -410,11 +410,10 @@ class KeyMachine(RuleBasedStateMachine):
         version = None if new else self.found(key_id, number)
         key = self.keys.get(key_id)
         refusal: Refusal = None
-        if key is None:
-            refusal = NotFound
-        elif key.kind not in ENCRYPTING:
-            refusal = InvalidArgument
-        elif not new and version is None:
+        missing = key is None or (not new and version is None)
+        if key is not None and key.kind not in ENCRYPTING:
+            refusal = (InvalidArgument, NotFound) if missing else InvalidArgument  # which is seen first
+        elif missing:
             refusal = NotFound
         elif version is not None and not (
             version.was_imported and version.state in {"DESTROYED", "IMPORT_FAILED"}

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keystead.api.errors import InvalidArgument
+from keystead.crypto.rsa import RsaOaep
 from keystead.kms.algorithms import BY_NAME, Algorithm
 from tests.kms.keyroom import OFFERED, Keyroom, checked, crc, offered
 
@@ -105,6 +106,24 @@ def test_the_ciphertext_of_another_key_does_not_open(keyroom: Keyroom) -> None:
     ciphertext = encrypt(keyroom, keyroom.version(OAEP_2048), "sha256", b"plain")
     other = "RSA_DECRYPT_OAEP_3072_SHA256"
     refused(keyroom, keyroom.version(other), [ciphertext, ciphertext.ljust(384, b"\0")])
+
+
+def test_the_key_is_not_asked_about_a_ciphertext_of_another_length(
+    keyroom: Keyroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is, no token is troubled with it."""
+    version = keyroom.version(OAEP_2048, "HSM")
+    asked: list[int] = []
+
+    def decrypt(_: RsaOaep, ciphertext: bytes) -> bytes:
+        asked.append(len(ciphertext))
+        return b""
+
+    monkeypatch.setattr(RsaOaep, "decrypt", decrypt)
+    refused(keyroom, version, [bytes(length) for length in (1, 255, 257, 384, 512, 500_000)])
+    assert asked == []
+    keyroom.call("AsymmetricDecrypt", version, ciphertext=bytes(256))
+    assert asked == [256]
 
 
 # --- key encapsulation -------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def test_a_page_of_keys_reads_their_primaries_together(platform: Platform) -> No
     """However many keys a page shows, it takes as many statements as a page of one, each way."""
     for number in range(12):
         create(platform, f"k{number:02}")
+    listed(platform)  # who may list is remembered from here on
     statements: list[str] = []
 
     def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:

@@ -262,6 +262,7 @@ def threads_asked(keyroom: Keyroom, rpc: str, name: str, **fields: Any) -> int:
         ("AsymmetricSign", "RSA_SIGN_PSS_2048_SHA256", 1),
         ("AsymmetricSign", "PQ_SIGN_ML_DSA_65", 1),
         ("Decapsulate", "ML_KEM_768", 0),
+        ("AsymmetricDecrypt", "RSA_DECRYPT_OAEP_2048_SHA256", 1),
         ("MacSign", "HMAC_SHA256", 0),
         ("MacVerify", "HMAC_SHA256", 0),
         ("GetPublicKey", "EC_SIGN_P256_SHA256", 0),

@@ -49,6 +49,7 @@ class AsymmetricDecryption:
         ciphertext = request.ciphertext
         verified = verify_checksum(request, "ciphertext_crc32c", ciphertext)
         require_given("ciphertext", ciphertext)
+        # A token is not troubled with what cannot be a ciphertext of its key.
         if len(ciphertext) != version.algorithm.bits // 8:
             raise decryption_failed()
         try:

@@ -18,9 +18,7 @@ from keystead.kms.service import VERSION_NAME, key_of
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
 # What takes so long that it would hold up the event loop: a third of a millisecond and more.
-_SLOW = frozenset(
-    {Family.RSA_PSS, Family.RSA_PKCS1, Family.RSA_RAW_PKCS1, Family.RSA_OAEP, Family.ML_DSA, Family.XWING}
-)
+_SLOW = frozenset({Family.RSA_PSS, Family.RSA_PKCS1, Family.RSA_RAW_PKCS1, Family.RSA_OAEP, Family.ML_DSA})
 
 
 def version_number_in(name: str) -> int:

@@ -52,7 +52,7 @@ def run(calls: int, epoch: int) -> None:
     store = open_follower(settings.database_url, EpochReader(epoch))
     hot = build_worker(settings, SystemClock(), store, [SoftwareBackend(root_key), TokenOfMain()])
     control.cache = hot.cache
-    stale = Loop("stale-keys", _Stale(store, hot.cache).drop, STALE_S)
+    stale = Loop("stale-keys", StaleKeys(store, hot.cache).drop, STALE_S)
     stale.start()
     try:
         uvloop.run(_serve(settings, hot, calls, control))
@@ -117,7 +117,7 @@ class _KeyOfMain:
         raise NeedsMain
 
 
-class _Stale:
+class StaleKeys:
     """Lets go of opened keys of epochs that are over."""
 
     def __init__(self, store: Follower, cache: KeyCache) -> None:

@@ -38,12 +38,12 @@ _LOGGERS = (
     "google.auth.transport.requests",
 )
 _GRANT = "Grant roles/cloudkms.cryptoKeyEncrypterDecrypter on the key to whoever the token stands for."
-_REMEDIES = (
-    (exceptions.PermissionDenied, _GRANT),
-    (exceptions.Unauthenticated, _GRANT),
-    (exceptions.FailedPrecondition, "Enable the key again; without it no key of this store opens."),
-    (exceptions.InvalidArgument, "Key and store do not belong together: restore the one or the other."),
-)
+_REMEDIES = {
+    "PERMISSION_DENIED": _GRANT,
+    "UNAUTHENTICATED": _GRANT,
+    "FAILED_PRECONDITION": "Enable the key again; without it no key of this store opens.",
+    "INVALID_ARGUMENT": "Key and store do not belong together: restore the one or the other.",
+}
 _OTHERWISE = "See to it that the key is there and the service answers."
 
 
@@ -135,9 +135,10 @@ class KmsSeal:
             call: Callable[..., Any] = getattr(self._client(), name)
             return call(request=request, retry=None, timeout=TIMEOUT_S)
         except exceptions.GoogleAPICallError as error:
-            remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), _OTHERWISE)
+            status, message = _answer(error)
+            remedy = _REMEDIES.get(status, _OTHERWISE)
             raise SealError(
-                f"The key {self._key} of {self._where} does not serve: {error.message} {remedy}"
+                f"The key {self._key} of {self._where} does not serve: {message} {remedy}"
             ) from None
         except GoogleAuthError as error:
             raise SealError(
@@ -168,6 +169,15 @@ class _Token(Credentials):
 
     def refresh(self, request: Any) -> None:
         """Nothing to renew it with; the file is read again for the next call."""
+
+
+def _answer(error: exceptions.GoogleAPICallError) -> tuple[str, str]:
+    """Status and message that the service answered: over REST the library tells neither."""
+    try:
+        answer = error.response.json()["error"]
+        return str(answer["status"]), str(answer["message"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return "", str(error.message)
 
 
 @functools.cache

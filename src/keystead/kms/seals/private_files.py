@@ -43,7 +43,10 @@ def read_private(path: Path, what: str, remedy: str) -> SecretBytes:
 def read_line(path: Path, what: str) -> SecretBytes:
     """The content of a secret file without the line end that editors put after it. Raises SealError."""
     with read_private(path, what, "Name the file that holds it.") as content:
-        return without_line_end(content)
+        secret = without_line_end(content)
+    if not len(secret):
+        raise SealError(f"{what} {path} is empty.")
+    return secret
 
 
 def without_line_end(content: SecretBytes) -> SecretBytes:

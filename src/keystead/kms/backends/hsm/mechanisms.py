@@ -175,12 +175,16 @@ class _Trial:
         return token_formats.verifies(public, signature, payload, hash_name=algorithm.hash, pss=pss)
 
     def _makes_trusted(self) -> bool:
-        raw = self._session.raw
-        template = _guarded() | {Attribute.TRUSTED: True}
-        with self._destroyed(
-            raw.generate_key(KeyType.AES, 256, capabilities=_WRAPPING, template=template)
-        ) as key:
+        label = f"keystead-trial-{os.urandom(8).hex()}"
+        try:
+            key = self._session.raw.generate_key(
+                KeyType.AES, 256, label=label, capabilities=_WRAPPING,
+                template=_guarded() | {Attribute.TRUSTED: True},
+            )  # fmt: skip
             return bool(key[Attribute.TRUSTED])
+        finally:
+            # SoftHSM2 2.6.1 leaves the key behind that it refuses to make.
+            self._session.destroy({Attribute.LABEL: label})
 
     def _unwraps(self, mechanism: Mechanism) -> bool:
         """Whether a mechanism unwraps by RFC 5649, and wraps so what needs no padding."""
