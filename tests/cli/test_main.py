@@ -40,9 +40,10 @@ def test_every_command_has_help(keystead: Keystead, words: tuple[str, ...]) -> N
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    """serve, env, demo, doctor, generate, and audit verify."""
+    """serve, env, demo, doctor, generate, audit verify, and attest verify and root."""
     assert set(paths(cli)) == {
         (), ("serve",), ("env",), ("demo",), ("doctor",), ("generate",), ("audit",), ("audit", "verify"),
+        ("attest",), ("attest", "verify"), ("attest", "root"),
     }  # fmt: skip
 
 

@@ -84,6 +84,7 @@ class Ledger:
 
     unsure: changes that were sent and not answered, by key; such a key is left alone until `settle`.
     changed: how often each RPC changed each key. touched: the keys that were changed since the last check.
+    unanswered: how many unsure changes were found `done`, and how many `not done`.
     """
 
     ring: str
@@ -92,6 +93,7 @@ class Ledger:
     ciphertexts: list[Sealed] = field(default_factory=list)
     changed: Counter[tuple[str, str]] = field(default_factory=Counter)
     touched: set[str] = field(default_factory=set)
+    unanswered: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
 
     def sent(self, change: Change) -> None:
@@ -114,9 +116,11 @@ class Ledger:
             was, is_now = self.keys.get(name), found.get(name)
             change = self.unsure.pop(name, None)
             if is_now == was:
+                self.unanswered["not done"] += change is not None
                 continue
             assert change is not None, f"{name} is {is_now}, but was acknowledged as {was}"
             assert is_now == change.after, f"{name} is {is_now} after an unanswered {change} of {was}"
+            self.unanswered["done"] += 1
             self._happened(change)
 
     def _happened(self, change: Change) -> None:

@@ -1,4 +1,4 @@
-"""The official Python clients, pointed at a live server over either transport.
+"""The official Python clients, pointed at a live server over either transport, or over gRPC with asyncio.
 
 Owns credentials (a bearer token as gRPC metadata, or as the client's OAuth token over REST), and reading the
 details of an error alike from both transports: gRPC gives messages, REST gives JSON objects.
@@ -14,6 +14,9 @@ from google.api_core import exceptions, retry
 from google.cloud import kms_v1, resourcemanager_v3
 from google.cloud.kms_v1.services.key_management_service.transports.grpc import (
     KeyManagementServiceGrpcTransport,
+)
+from google.cloud.kms_v1.services.key_management_service.transports.grpc_asyncio import (
+    KeyManagementServiceGrpcAsyncIOTransport,
 )
 from google.cloud.resourcemanager_v3.services.projects.transports.grpc import ProjectsGrpcTransport
 from google.oauth2.credentials import Credentials
@@ -36,8 +39,9 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor):
 
 
 def channel(live: LiveServer, token: str) -> Any:
-    """A channel whose every call carries the token."""
-    return grpc.intercept_channel(grpc.insecure_channel(live.grpc_target), _Bearer(token))
+    """A channel with a connection of its own, whose every call carries the token."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.intercept_channel(grpc.insecure_channel(live.grpc_target, options), _Bearer(token))
 
 
 class Token(Credentials):
@@ -61,6 +65,25 @@ def kms_client(live: LiveServer, transport: str, token: str = OWNER) -> Any:
         return _rest(kms_v1.KeyManagementServiceClient, live, "cloudkms", token)
     return kms_v1.KeyManagementServiceClient(
         transport=KeyManagementServiceGrpcTransport(channel=channel(live, token))
+    )
+
+
+class _AsyncBearer(grpc.aio.UnaryUnaryClientInterceptor):
+    """The same for asyncio."""
+
+    def __init__(self, token: str) -> None:
+        self._header = ("authorization", f"Bearer {token}")
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._header)
+        return await continuation(details._replace(metadata=metadata), request)
+
+
+def async_kms_client(live: LiveServer, token: str = OWNER) -> Any:
+    """google-cloud-kms for asyncio; to be made inside an event loop."""
+    channel = grpc.aio.insecure_channel(live.grpc_target, interceptors=[_AsyncBearer(token)])
+    return kms_v1.KeyManagementServiceAsyncClient(
+        transport=KeyManagementServiceGrpcAsyncIOTransport(channel=channel)
     )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from keystead.api.clock import timestamp
-from keystead.api.errors import Aborted, NotFound
+from keystead.api.errors import Aborted, NotFound, Unavailable
 from keystead.cmek.answers import Answer, KeyUnavailableError
 from keystead.cmek.keyclient import Wrapped
 from keystead.cmek.protected import ProtectedResources
 from keystead.crypto.secret import SecretBytes
+from keystead.kms.rootkey import read_sealed, unseal
 from keystead.store.rows import KeychainRow
 from tests.cmek.scene import ALWAYS, FIRST, KEY, NEVER, OTHER, RESOURCE, SERVICE, TYPE, Scene
 from tests.platform import CRYPTER, Platform
@@ -309,3 +310,52 @@ def test_protected_resources_are_told_with_the_version_that_wraps_them(scene: Sc
     assert one.full_name == f"//{SERVICE}/{RESOURCE}"
     assert protected.of("nothing") is None
     assert list(protected.under("projects/other")) == []
+
+
+# --- when the deployment is sealed -------------------------------------------------------------------
+
+
+def test_a_sealed_deployment_holds_no_kek(scene: Scene) -> None:
+    """Every KEK in memory is wiped when all leases end; none is to be had while the root key is sealed, and
+    once it is open again the same one is."""
+    kept = copy_of(scene.keychain.lease(RESOURCE).key())
+    lease = scene.keychain.lease(RESOURCE)
+    kek = lease.key()
+    platform = scene.platform
+    sealed = read_sealed(platform.store)
+    assert sealed is not None
+    platform.root_key.close()
+    platform.cache.clear()
+    scene.keychain.end_leases(Unavailable("sealed"))
+    assert kek.wiped
+    for use in (lease.key, lambda: scene.keychain.lease(RESOURCE)):
+        with pytest.raises(KeyUnavailableError) as refused:
+            use()
+        assert refused.value.answer is Answer.UNREACHABLE
+    platform.root_key.put(unseal(sealed, platform.seal))
+    assert scene.keychain.lease(RESOURCE).key() == kept
+
+
+def test_a_lease_that_is_taken_while_all_end_ends_too(scene: Scene) -> None:
+    """The KEK that another thread just unwrapped is wiped as well."""
+    asked, answer = threading.Event(), threading.Event()
+    decrypt = scene.client.decrypt
+
+    def slow(*arguments: Any) -> SecretBytes:
+        found = decrypt(*arguments)
+        asked.set()
+        answer.wait(10)
+        return found
+
+    scene.client.decrypt = slow  # type: ignore[method-assign]
+    taken: list[Any] = []
+    taking = threading.Thread(target=lambda: taken.append(scene.keychain.lease(RESOURCE)))
+    taking.start()
+    assert asked.wait(10)
+    ending = threading.Thread(target=scene.keychain.end_leases, args=(Unavailable("sealed"),))
+    ending.start()
+    answer.set()
+    taking.join()
+    ending.join()
+    with pytest.raises(KeyUnavailableError):
+        taken[0].key()

@@ -6,8 +6,10 @@ library and not with the code under test.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -23,16 +25,22 @@ from keystead.kms.messages import (
     GetImportJobRequest,
     GetPublicKeyRequest,
     ImportCryptoKeyVersionRequest,
+    ImportJob,
     ImportTrustedKeyWrappedCryptoKeyVersionRequest,
 )
 from keystead.kms.service import RINGS, VERSIONS
 from tests.kms.backends import outside
-from tests.platform import LOCATION, OWNER, Platform
+from tests.platform import LOCATION, OWNER, Platform, running
 
 RING = f"{LOCATION}/keyRings/ring"
 # The fastest method to make a key for, where none is asked for.
 METHOD = "HPKE_KEM_ML_KEM_768_HKDF_SHA256_AES_256_GCM"
+METHODS = [value.name for value in ImportJob.ImportMethod.DESCRIPTOR.values if value.number]
+TOKEN_METHODS = ("RSA_OAEP_3072_SHA1_AES_256", "RSA_OAEP_4096_SHA1_AES_256")
 SYMMETRIC = "GOOGLE_SYMMETRIC_ENCRYPTION"
+MATERIAL = bytes(range(32))
+DAY = dt.timedelta(days=1)
+_NUMBERS = itertools.count(1)
 
 
 class Dropping(Executor):
@@ -51,7 +59,6 @@ class ImportRoom:
         self.level = level
         self.method = method
         self._jobs: dict[str, str] = {}
-        self._numbers = itertools.count(1)
         if not platform.exists(RINGS, RING):
             platform.ring()
 
@@ -61,7 +68,7 @@ class ImportRoom:
         """Call CreateImportJob; the job as it was answered. `fields` are those of the ImportJob."""
         wanted = {"import_method": method or self.method, "protection_level": self.level, **fields}
         request = CreateImportJobRequest(
-            parent=RING, import_job_id=job_id or f"job-{next(self._numbers)}", import_job=wanted
+            parent=RING, import_job_id=job_id or f"job-{next(_NUMBERS)}", import_job=wanted
         )
         return self.platform.call("CreateImportJob", request, principal)
 
@@ -98,7 +105,7 @@ class ImportRoom:
         }
         request = CreateCryptoKeyRequest(
             parent=RING,
-            crypto_key_id=f"key-{next(self._numbers)}",
+            crypto_key_id=f"key-{next(_NUMBERS)}",
             crypto_key=wanted,
             skip_initial_version_creation=True,
         )
@@ -178,3 +185,20 @@ class ImportRoom:
 
 def state(version: Any) -> str:
     return str(State.Name(version.state))
+
+
+def failed(room: ImportRoom, version: Any, reason: str) -> None:
+    """Fails unless the import failed for that reason, and left no key."""
+    now = room.version(version.name)
+    assert (state(now), now.import_failure_reason) == ("IMPORT_FAILED", reason)
+    room.check_settled(version.name)
+
+
+def crashed(directory: Path, **fields: Any) -> tuple[Platform, str, str]:
+    """A platform that answered an import and did nothing of it; its job and the version."""
+    with running(directory) as before:
+        room = ImportRoom(before)
+        key, job, wrapped = room.key(), room.job(), room.wrap(MATERIAL)
+    platform = Platform(directory, before.clock, key_executor=Dropping())
+    answered = ImportRoom(platform).send(key, wrapped, import_job=job, **fields)
+    return platform, job, answered.name

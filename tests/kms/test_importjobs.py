@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +36,14 @@ from keystead.kms.messages import (
 from keystead.kms.pending import PendingKeys
 from keystead.kms.service import JOBS
 from tests.hsm import make_token
-from tests.kms.importroom import METHOD, RING, Dropping, ImportRoom
+from tests.kms.importroom import METHOD, METHODS, RING, Dropping, ImportRoom
 from tests.kms.keyroom import Token
 from tests.platform import Platform, running
 
 DAYS_3 = dt.timedelta(days=3)
 MOMENT = dt.timedelta(microseconds=1)
-METHODS = [value.name for value in ImportJob.ImportMethod.DESCRIPTOR.values if value.number]
 RSA_METHOD = "RSA_OAEP_3072_SHA256_AES_256"
 USER = "user:somebody@example.com"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImportRoom]:
-    """A room for tests that make no time pass: RSA keys are slow to make."""
-    with running(tmp_path_factory.mktemp("jobs")) as platform:
-        yield ImportRoom(platform)
-
-
-@pytest.fixture
-def room(platform: Platform) -> ImportRoom:
-    return ImportRoom(platform)
 
 
 def state(job: Any) -> str:
@@ -89,9 +75,9 @@ def test_a_job_is_answered_before_its_key_is_made(room: ImportRoom) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_has_its_public_key(shared: ImportRoom, method: str) -> None:
+def test_every_method_has_its_public_key(imports: ImportRoom, method: str) -> None:
     """RSA jobs answer PEM, of the size in their name; the others the raw bytes of their standard."""
-    job = shared.get_job(shared.job(method))
+    job = imports.get_job(imports.job(method))
     assert ImportJob.ImportMethod.Name(job.import_method) == method
     assert job.public_key_format == 0
     if method.startswith("RSA"):
@@ -105,20 +91,20 @@ def test_every_method_has_its_public_key(shared: ImportRoom, method: str) -> Non
         assert len(job.public_key.data) == next(size for part, size in sizes.items() if part in method)
 
 
-def test_a_public_key_is_given_in_the_format_asked_for(shared: ImportRoom) -> None:
+def test_a_public_key_is_given_in_the_format_asked_for(imports: ImportRoom) -> None:
     """In `data`, with the format named; the key is the same."""
-    name = shared.job(RSA_METHOD)
-    pem = shared.get_job(name).public_key.pem
-    asked = shared.get_job(name, public_key_format="PEM")
+    name = imports.job(RSA_METHOD)
+    pem = imports.get_job(name).public_key.pem
+    asked = imports.get_job(name, public_key_format="PEM")
     assert (asked.public_key.data, asked.public_key.pem) == (pem.encode(), "")
     assert asked.public_key_format == PublicKey.PublicKeyFormat.PEM
-    der = shared.get_job(name, public_key_format="DER")
+    der = imports.get_job(name, public_key_format="DER")
     assert load_der_public_key(der.public_key.data) == load_pem_public_key(pem.encode())
     assert der.public_key_format == PublicKey.PublicKeyFormat.DER
     for method, form in ((METHOD, "NIST_PQC"), ("HPKE_KEM_XWING_HKDF_SHA256_AES_256_GCM", "XWING_RAW_BYTES")):
-        name = shared.job(method)
-        raw = shared.get_job(name, public_key_format=form)
-        assert raw.public_key.data == shared.get_job(name).public_key.data
+        name = imports.job(method)
+        raw = imports.get_job(name, public_key_format=form)
+        assert raw.public_key.data == imports.get_job(name).public_key.data
 
 
 @pytest.mark.parametrize(
@@ -128,10 +114,10 @@ def test_a_public_key_is_given_in_the_format_asked_for(shared: ImportRoom) -> No
         (METHOD, "XWING_RAW_BYTES"), ("HPKE_KEM_XWING_HKDF_SHA256_AES_256_GCM", "NIST_PQC"), (METHOD, 77),
     ],
 )  # fmt: skip
-def test_a_format_that_a_key_does_not_have_is_refused(shared: ImportRoom, method: str, form: Any) -> None:
+def test_a_format_that_a_key_does_not_have_is_refused(imports: ImportRoom, method: str, form: Any) -> None:
     """INVALID_ARGUMENT naming the field and what it can be."""
     with pytest.raises(InvalidArgument, match="public_key_format"):
-        shared.get_job(shared.job(method), public_key_format=form)
+        imports.get_job(imports.job(method), public_key_format=form)
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,15 @@ from google.iam.v1 import iam_policy_pb2, policy_pb2
 
 from keystead.audit.verification import verify_store
 from keystead.kms import messages as kms
+from keystead.kms.rootkey import read_sealed, unseal
 from keystead.kms.seals.choice import SealOptions
+from keystead.kms.seals.file import FileSeal
 from keystead.server.seal_commands import ask_to_close, ask_to_open
-from keystead.server.settings import Settings
+from keystead.server.settings import MAX_WORKERS, Settings, SettingsError
 from keystead.server.wiring import build
 from keystead.store import open_store
 from tests.live import LiveServer
-from tests.server.processes import PARENT, Grpc, Rest, alive, eventually, one_each, pids
+from tests.server.processes import PARENT, Grpc, Rest, alive, eventually, one_each, only_root_sees, pids
 
 API = "google.cloud.kms.v1.KeyManagementService"
 IAM = "google.iam.v1.IAMPolicy"
@@ -147,6 +149,28 @@ def test_grpc_and_rest_of_every_process_are_one_service(shared: LiveServer, key:
             channel.call(f"{API}/Encrypt", missing, token=BOB)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata())
+
+
+def test_a_worker_answers_hot_calls_by_itself(own: LiveServer) -> None:
+    """While the main process is stopped, workers encrypt and decrypt, also under a key that they have to read
+    first; health, which is the whole server's, is not well."""
+    old, new = make_key(Rest(own), "old"), make_key(Rest(own), "new")
+    doors = one_each(own, Rest)
+    for rest in doors.values():
+        assert rest.encrypt(old)[0] == 200
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        for pid, rest in doors.items():
+            if pid != own.pid:
+                for key in (old, new, old):
+                    status, sealed = rest.encrypt(key, b"alone")
+                    assert status == 200
+                    assert rest.decrypt(key, sealed["ciphertext"]) == b"alone"
+                assert rest.ask("GET", "/readyz") == (503, {"status": "unavailable"})
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    for rest in doors.values():
+        assert rest.ask("GET", "/readyz")[0] == 200
 
 
 def test_health_is_that_of_the_server(shared: LiveServer) -> None:
@@ -357,13 +381,42 @@ def test_a_worker_that_is_told_to_end_is_replaced(own: LiveServer) -> None:
 # --- secrets, seals, ports ---------------------------------------------------------------------
 
 
+def root_key_of(live: LiveServer) -> bytes:
+    """The root key of a server under its file seal."""
+    store = open_store(f"sqlite:///{live.data_dir / 'store.db'}")
+    try:
+        sealed = read_sealed(store)
+        assert sealed is not None
+        with unseal(sealed, FileSeal(live.data_dir / "seal" / "root.key", create=False)) as key:
+            return bytes(key.expose())
+    finally:
+        store.close()
+
+
+def copies(secret: bytes, pid: int) -> int:
+    """How often a secret is in the memory that a process can write."""
+    found = 0
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in maps:
+            where, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                start, end = (int(text, 16) for text in where.split("-"))
+                with contextlib.suppress(OSError):
+                    memory.seek(start)
+                    found += memory.read(end - start).count(secret)
+    return found
+
+
 def test_when_the_seal_is_closed_no_process_has_a_key(own: LiveServer) -> None:
-    """Closed: every process refuses what needs a key, in the same words, and goes on with all else. Opened:
-    every one works."""
+    """Closed: the root key is nowhere in their memory, every process refuses what needs a key, in the same
+    words, and goes on with all else. Opened: every one works."""
     key = make_key(Rest(own), "key")
     doors = one_each(own, Rest)
     sealed = {pid: rest.encrypt(key)[1]["ciphertext"] for pid, rest in doors.items()}
+    root_key = root_key_of(own)
+    assert [copies(root_key, pid) > 0 for pid in doors] == [True] * 3
     ask_to_close(own.data_dir)
+    assert [copies(root_key, pid) for pid in doors] == [0] * 3
     answers = [rest.encrypt(key) for rest in doors.values()]
     assert answers[0][0] == 503
     assert "Keystead is sealed: it was sealed by its operator." in answers[0][1]["error"]["message"]
@@ -393,6 +446,7 @@ def test_a_worker_that_is_started_while_sealed_gets_the_key_later(own: LiveServe
 def test_a_worker_is_told_its_secrets_by_nobody_else(shared: LiveServer) -> None:
     """Arguments hold no setting, no core is dumped, no privilege gained, and of the main process's files a
     worker has the store's, its sockets' and the epoch's, not the lock's."""
+    only_root_sees()
     for pid in pids(shared)[1:]:
         process = psutil.Process(pid)
         main, *numbers = process.cmdline()[3:]
@@ -417,6 +471,13 @@ def test_a_port_that_is_shared_is_not_shared_with_another_server(own: LiveServer
             assert ended.returncode == 1
             assert f"Port {port} cannot be listened on" in ended.stderr
             assert option in ended.stderr
+
+
+@pytest.mark.parametrize("workers", [-1, 0, MAX_WORKERS + 1])
+def test_the_number_of_workers_is_checked(tmp_path: Path, workers: int) -> None:
+    """None at all, or more than anybody has cores, is refused, and the text says what to give."""
+    with pytest.raises(SettingsError, match=rf"--workers {workers} is out of range. Give 1 to"):
+        Settings(data_dir=tmp_path, workers=workers)
 
 
 def test_one_process_is_the_default(tmp_path: Path) -> None:

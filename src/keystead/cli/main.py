@@ -8,6 +8,7 @@ import sys
 import click
 
 from keystead.api.errors import ApiError
+from keystead.cli.attest import attest
 from keystead.cli.audit import audit
 from keystead.cli.demo.command import demo
 from keystead.cli.doctor import doctor
@@ -26,7 +27,7 @@ def cli() -> None:
     """Keystead: customer-managed encryption keys on your own machines."""
 
 
-for command in (serve, env, demo, doctor, generate, audit, seal):
+for command in (serve, env, demo, doctor, generate, audit, attest, seal):
     cli.add_command(command)
 
 

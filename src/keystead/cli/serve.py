@@ -37,6 +37,11 @@ from keystead.server.settings import Settings
 @click.option("--universe", default="googleapis.com", show_default=True, help="Domain of the host names.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM), both listeners.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
+@click.option(
+    "--hsm-module", type=click.Path(path_type=Path), help="PKCS#11 library of the token for HSM keys."
+)
+@click.option("--hsm-token", default="", help="Label of that token.")
+@click.option("--hsm-pin-file", type=click.Path(path_type=Path), help="File with its PIN (chmod 600).")
 @click.option("--seal", "seal_kind", type=click.Choice(KINDS), help="First start: how to seal the root key.")
 @seal_options
 @passphrase_file

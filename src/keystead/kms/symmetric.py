@@ -15,7 +15,7 @@ from keystead.crypto.checksum import crc32c
 from keystead.crypto.ciphertext import open_message, parse_header, seal_message
 from keystead.crypto.errors import CryptoError
 from keystead.kms import lifecycle
-from keystead.kms.checks import check_plaintext, check_size, require_purpose, verify_checksum
+from keystead.kms.checks import check_plaintext, check_size, require_purpose, verify_checksum, with_checksums
 from keystead.kms.keycache import KeyCache, UsableVersion, key_id
 from keystead.kms.messages import DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse
 from keystead.kms.service import KEY, KMS, RING, key_of
@@ -42,7 +42,7 @@ class SymmetricEncryption:
         permission="cloudkms.cryptoKeyVersions.useToEncrypt",
         on="name",
         log=LogKind.DATA_READ,
-        redact=("plaintext", "additional_authenticated_data", "ciphertext"),
+        redact=with_checksums("plaintext", "additional_authenticated_data", "ciphertext"),
         hot=True,
     )
     def encrypt(self, call: Call, request: EncryptRequest) -> EncryptResponse:
@@ -72,7 +72,7 @@ class SymmetricEncryption:
         permission="cloudkms.cryptoKeyVersions.useToDecrypt",
         on="name",
         log=LogKind.DATA_READ,
-        redact=("ciphertext", "additional_authenticated_data", "plaintext"),
+        redact=with_checksums("ciphertext", "additional_authenticated_data", "plaintext"),
         required=("ciphertext",),
         hot=True,
     )

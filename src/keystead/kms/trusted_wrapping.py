@@ -83,28 +83,34 @@ class TrustedWrapping:
     def export_version(
         self, call: Call, request: ExportTrustedKeyWrappedCryptoKeyVersionRequest
     ) -> ExportTrustedKeyWrappedCryptoKeyVersionResponse:
-        with self._store.read() as tx:
-            version = VERSIONS.require(tx, request.name).message
-            lifecycle.require_enabled(version)
-            if not version.trusted_wrapping_enabled:
-                raise _not_exportable(version.name)
-            wrapping = _wrapping_version(
-                tx, "wrapping_key", request.wrapping_key, version.name, version.protection_level
-            )
-            stored = tx.material.get(version.name) or b""
-            try:
-                wrapper: Any = self._material.open(tx, wrapping)
-            except SealError as error:
-                raise Internal(f"{error} Restore the store from a backup.") from None
         try:
-            wrapped = wrapper.wrap(version.name, ALGORITHMS[version.algorithm], stored)
-        except NotExportableError:
-            raise _not_exportable(version.name) from None
+            wrapped = self._wrapped(request.name, request.wrapping_key)
+        except NotExportableError as error:
+            raise FailedPrecondition(f"The request cannot be fulfilled. {error}") from None
         except SealError as error:
             raise Internal(f"{error} Restore the store from a backup.") from None
         response = ExportTrustedKeyWrappedCryptoKeyVersionResponse(wrapped_key=wrapped)
         response.wrapped_key_crc32c.value = crc32c(wrapped)
         return response
+
+    def _wrapped(self, name: str, wrapping_key: str) -> bytes:
+        """The key of a version, wrapped; a token does it outside of the transaction."""
+        with self._store.read() as tx:
+            version = VERSIONS.require(tx, name).message
+            lifecycle.require_enabled(version)
+            if not version.trusted_wrapping_enabled:
+                raise FailedPrecondition(
+                    f"The request cannot be fulfilled. Resource {name} has value false in field "
+                    "crypto_key_version.trusted_wrapping_enabled."
+                )
+            level = version.protection_level
+            wrapping = _wrapping_version(tx, "wrapping_key", wrapping_key, name, level)
+            stored = tx.material.get(name)
+            if stored is None:
+                raise SealError(f"The material of {name} is missing.")
+            wrapper: Any = self._material.open(tx, wrapping)
+        wrapped: bytes = wrapper.wrap(name, ALGORITHMS[version.algorithm], stored)
+        return wrapped
 
 
 class ByTrustedKey:
@@ -150,13 +156,6 @@ def _newest_enabled(tx: Any, key: str) -> Any:
         if version.state == lifecycle.ENABLED:
             return version
     raise FailedPrecondition(f"CryptoKey {key} has no enabled version.")
-
-
-def _not_exportable(version: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"The request cannot be fulfilled. Resource {version} has value false in field "
-        "crypto_key_version.trusted_wrapping_enabled."
-    )
 
 
 def _location_of(name: str) -> str:

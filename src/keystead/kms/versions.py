@@ -226,7 +226,7 @@ def require_wrappable(key: Any) -> None:
 
 
 def is_hsm_trusted(level: int, algorithm: int) -> bool:
-    """Whether a key wraps others without ever having them outside of a token."""
+    """What `hsm_trusted` says of a version: that it is a wrapping key in a token."""
     return level == LEVELS["HSM"] and ALGORITHMS[algorithm].family is Family.AES_KWP
 
 

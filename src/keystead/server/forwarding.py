@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 IN_FLIGHT: Final = 256
 """Calls of one worker that the main process works on at a time."""
 WAITING: Final = 4096
-"""Calls of one worker that may wait for their turn; those beyond are refused."""
+"""Calls of one worker that may be there or wait for their turn; those beyond are refused."""
 MAX_FRAME: Final = 128 << 20
 HEALTH_S: Final = 3.0
 _HEADER: Final = struct.Struct(">BQI")

@@ -50,6 +50,8 @@ class Settings:
     workers: processes that answer calls, this one included; those beyond it answer Encrypt, Decrypt and their
     like from memory of their own.
     seal: what is said of the seal of the root key; nothing needs to be said once there is one.
+    hsm_module, hsm_token, hsm_pin_file: PKCS#11 library, label of the token, and the file with its PIN, for
+    keys of protection level HSM; all or none.
     """
 
     data_dir: Path
@@ -68,12 +70,16 @@ class Settings:
     drain: float = 10.0
     workers: int = 1
     seal: SealOptions = field(default_factory=SealOptions)
+    hsm_module: Path | None = None
+    hsm_token: str = ""
+    hsm_pin_file: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", Path(self.data_dir).expanduser().absolute())
         self._check_paths()
         self._check_listeners()
         self._check_names()
+        self._check_token()
         self._check_limits()
 
     @property
@@ -148,6 +154,14 @@ class Settings:
         if self.port == self.grpc_port != 0:
             raise SettingsError(
                 f"REST and gRPC cannot share port {self.port}. Give --port and --grpc-port different values."
+            )
+
+    def _check_token(self) -> None:
+        given = (self.hsm_module is not None, bool(self.hsm_token), self.hsm_pin_file is not None)
+        if any(given) and not all(given):
+            raise SettingsError(
+                "Keys in a token need --hsm-module (its PKCS#11 library), --hsm-token (its label) and "
+                "--hsm-pin-file (a file with its PIN, readable by this user only), all three."
             )
 
     def _check_names(self) -> None:

@@ -50,6 +50,7 @@ def run(calls: int, epoch: int) -> None:
     control = _Control(channel, root_key)
     control.start()
     store = open_follower(settings.database_url, EpochReader(epoch))
+    os.close(epoch)
     hot = build_worker(settings, SystemClock(), store, [SoftwareBackend(root_key), TokenOfMain()])
     control.cache = hot.cache
     stale = Loop("stale-keys", StaleKeys(store, hot.cache).drop, STALE_S)
