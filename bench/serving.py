@@ -17,8 +17,8 @@ import base64
 import json
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import orjson
 import requests
 import uvicorn
 import uvloop
+from _load import OWNER, GrpcConnection, RestConnection, paced, rest_request
 from _measure import Contestant, ServerProcess, compare, running, verdict
 from google.cloud.kms_v1.types import service
 
@@ -36,7 +37,6 @@ GRPC_TARGET = 1.25
 CONNECTIONS = 16
 REST_RATE = 3000.0  # calls a second, offered to both: about half of what ours can do
 GRPC_RATE = 1500.0
-OWNER = "user:owner@example.com"
 PARENT = "projects/bench/locations/global"
 KEY = f"{PARENT}/keyRings/ring/cryptoKeys/key"
 ENCRYPT = "google.cloud.kms.v1.KeyManagementService/Encrypt"
@@ -108,42 +108,15 @@ def compare_rest(scratch: Path, ours: ServerProcess, calls: int, rounds: int) ->
 
 def rest_load(port: int, body: bytes) -> Callable[[int], None]:
     """A driver of keep-alive connections that each send the same request again and again."""
-    head = (
-        f"POST /cloudkms/v1/{KEY}:encrypt HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
-        f"authorization: Bearer {OWNER}\r\ncontent-type: application/json\r\naccept: */*\r\n"
-        f"user-agent: bench\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    request = head.encode() + body
-
-    async def connection(worker: int, calls: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        async for _ in slots(worker, calls, REST_RATE):
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError(head.decode())
-            at = head.index(b"content-length: ") + 16
-            await reader.readexactly(int(head[at : head.index(b"\r", at)]))
-        writer.close()
+    request = rest_request(port, f"/cloudkms/v1/{KEY}:encrypt", body)
 
     async def drive(calls: int) -> None:
-        await asyncio.gather(*(connection(each, calls // CONNECTIONS) for each in range(CONNECTIONS)))
+        connections = [await RestConnection.open(port) for _ in range(CONNECTIONS)]
+        await paced([partial(each.ask, request) for each in connections], calls, REST_RATE)
+        for each in connections:
+            await each.close()
 
     return lambda calls: uvloop.run(drive(calls))
-
-
-async def slots(worker: int, calls: int, rate: float) -> AsyncIterator[None]:
-    """The moments at which one of the driver's workers makes its calls, `rate` a second in all of them.
-
-    Both contestants are offered the same calls at the same moments. Driven as fast as each can, the faster
-    one would find its next call waiting, while the slower one pays for waking a driver that sleeps.
-    """
-    interval = CONNECTIONS / rate
-    moment = time.perf_counter() + interval * worker / CONNECTIONS
-    for _ in range(calls):
-        await asyncio.sleep(max(moment - time.perf_counter(), 0))
-        moment += interval
-        yield
 
 
 async def empty_rest(ports_file: Path, answer: bytes) -> None:
@@ -191,17 +164,11 @@ def compare_grpc(scratch: Path, ours: ServerProcess, calls: int, rounds: int) ->
 
 def grpc_load(port: int, request: bytes) -> Callable[[int], None]:
     """A driver of one channel with many calls in flight."""
-    metadata = (("authorization", f"Bearer {OWNER}"),)
 
     async def drive(calls: int) -> None:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            invoke = channel.unary_unary(f"/{ENCRYPT}")
-
-            async def some(worker: int) -> None:
-                async for _ in slots(worker, calls // CONNECTIONS, GRPC_RATE):
-                    await invoke(request, metadata=metadata)
-
-            await asyncio.gather(*(some(each) for each in range(CONNECTIONS)))
+        connection = await GrpcConnection.open(port)
+        await paced([partial(connection.invoke(ENCRYPT), request)] * CONNECTIONS, calls, GRPC_RATE)
+        await connection.close()
 
     return lambda calls: asyncio.run(drive(calls))
 

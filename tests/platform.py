@@ -20,6 +20,7 @@ from keystead.api.call import Call
 from keystead.api.clock import ManualClock
 from keystead.api.dispatch import Dispatcher
 from keystead.api.locations import Locations
+from keystead.api.method import Service
 from keystead.api.operations import OperationRunner, Operations
 from keystead.api.registry import Registry
 from keystead.audit.trail import Trail
@@ -65,6 +66,8 @@ class AtOnce(Executor):
 class Platform:
     """One process's worth of Keystead. `OWNER` is Owner of the organization; nobody else has any grant."""
 
+    operation_services: tuple[Service, ...] = (KMS,)
+
     def __init__(
         self,
         directory: Path,
@@ -73,6 +76,7 @@ class Platform:
         backends: Iterable[Backend] = (),
         store_url: str = "",
         key_executor: Executor | None = None,
+        operation_executor: Executor | None = None,
     ) -> None:
         self.directory = directory
         self.clock = clock or ManualClock()
@@ -88,7 +92,7 @@ class Platform:
             self.registry, self.store, self.authorizer, trail, self.clock, executor=executor
         )
         self.key_events, self.policy_events = KeyEvents(), PolicyEvents()
-        self.operations = OperationRunner(self.store, self.clock, AtOnce())
+        self.operations = OperationRunner(self.store, self.clock, operation_executor or AtOnce())
         all_backends = [SoftwareBackend(self.root_key), *backends]
         self.keys = assemble(
             self.store, self.clock, self.operations, self.key_events, all_backends, executor=key_executor
@@ -104,7 +108,7 @@ class Platform:
         return [
             *self.keys.handlers,
             Locations({KMS: self.keys.offer}),
-            Operations(self.operations, [KMS]),
+            Operations(self.operations, self.operation_services),
             IamPolicy(types, self.authorizer, self.policy_events, services=[KMS]),
         ]
 

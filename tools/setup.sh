@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make the virtual environment in $1 from the pinned versions. Installs uv into it; needs only Python 3.11
-# or newer, and asks Debian for `python3-venv` where Python came without it.
+# or newer, and asks Debian for `python3-venv` where Python came without it, and for `softhsm2`, a token for tests.
 set -eu
 venv=${1:-.venv}
 python=${PYTHON:-python3}
@@ -16,6 +16,14 @@ need_debian() { # package...
         say "missing: $*. As root, run:  apt-get install $*   and then this command again."
         exit 1
     fi
+}
+
+want_debian() { # file package: for tests only, so nothing stops without it
+    [ -e "$1" ] && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && (need_debian "$2"); then
+        return
+    fi
+    say "$2 is missing; its tests are skipped. As root, run:  apt-get install $2"
 }
 
 command -v "$python" >/dev/null 2>&1 || need_debian python3
@@ -38,5 +46,6 @@ uv=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
 say "installing the pinned packages"
 VIRTUAL_ENV=$venv "$venv/bin/uv" pip sync --quiet --require-hashes requirements.lock
 VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
+want_debian /usr/lib/softhsm/libsofthsm2.so softhsm2
 touch "$venv/.ready"
 say "ready"

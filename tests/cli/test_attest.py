@@ -54,7 +54,7 @@ def attested(tmp_path: Path, soft_token: SoftToken, manual_clock: ManualClock) -
     backend = HsmBackend(soft_token.config())
     made = backend.generate(VERSION, P256)
     attestation = Attestor(store, RootKey(SecretBytes.random()), manual_clock).attest(
-        VERSION, P256, "HSM", made.public, backend.facts(VERSION, P256, made.stored)
+        VERSION, P256.name, "HSM", made.public, backend.facts(VERSION, P256, made.stored)
     )
     backend.close()
     attested = Attested(

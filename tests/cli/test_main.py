@@ -40,10 +40,11 @@ def test_every_command_has_help(keystead: Keystead, words: tuple[str, ...]) -> N
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    """serve, env, demo, doctor, generate, audit verify, and attest verify and root."""
+    """serve, env, demo, doctor, generate, audit verify, attest verify and root, and those of the seal."""
     assert set(paths(cli)) == {
         (), ("serve",), ("env",), ("demo",), ("doctor",), ("generate",), ("audit",), ("audit", "verify"),
         ("attest",), ("attest", "verify"), ("attest", "root"),
+        ("seal",), ("seal", "status"), ("seal", "open"), ("seal", "close"), ("seal", "change"),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -92,17 +93,42 @@ def test_nobody_else_can_read_the_data_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["mode", "gone"])
-def test_a_store_without_its_seal_is_not_served(data_dir: Path, damage: str) -> None:
-    """The server ends with the reason, and makes no new seal beside an old store."""
+def test_a_store_without_its_seal_is_served_sealed(data_dir: Path, damage: str) -> None:
+    """The server starts, logs the reason, makes no new seal beside an old store, and opens by itself once the
+    seal is right again."""
     live = LiveServer(data_dir.parent)
     seal = data_dir / "seal" / "root.key"
+    away = data_dir / "away.key"
     if damage == "mode":
         seal.chmod(0o640)
     else:
-        seal.unlink()
-    ran = run_process(live.command("--dev"))
+        seal.rename(away)
+    live.start()
+    try:
+        assert requests.get(f"{live.url}/readyz", timeout=10).json()["checks"]["seal"] == "failed"
+        assert f"Keystead is sealed: The seal file {seal}" in live.log.read_text()
+        assert seal.exists() == (damage == "mode")
+        if damage == "mode":
+            seal.chmod(0o600)
+        else:
+            away.rename(seal)
+        deadline = time.monotonic() + 60
+        while requests.get(f"{live.url}/readyz", timeout=10).status_code != 200:
+            assert time.monotonic() < deadline, "it did not open by itself"
+            time.sleep(0.1)
+    finally:
+        assert live.stop() == 0
+    assert "Traceback" not in live.log.read_text()
 
-    assert ran.status == 1
-    assert f"The seal file {seal}" in ran.text
-    assert "Traceback" not in ran.err
-    assert seal.exists() == (damage == "mode")
+
+def test_another_seal_than_the_stores_is_refused(data_dir: Path) -> None:
+    """What the command line says of the seal must be so, or the server ends with what to do."""
+    live = LiveServer(data_dir.parent)
+    for options, says in (
+        (["--seal", "passphrase"], "This store is sealed by 'file', not by 'passphrase'. Leave out --seal"),
+        (["--pin-file", "/x"], "--pin-file belongs to a seal of kind pkcs11; this one is of kind file."),
+    ):
+        ran = run_process([*live.command("--dev"), *options])
+        assert ran.status == 1
+        assert says in ran.text
+        assert "Traceback" not in ran.err

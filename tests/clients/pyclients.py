@@ -12,9 +12,6 @@ from typing import Any
 import grpc
 from google.api_core import exceptions, retry
 from google.cloud import kms_v1, resourcemanager_v3
-from google.cloud.kms_v1.services.key_management_service.transports.grpc import (
-    KeyManagementServiceGrpcTransport,
-)
 from google.cloud.kms_v1.services.key_management_service.transports.grpc_asyncio import (
     KeyManagementServiceGrpcAsyncIOTransport,
 )
@@ -59,13 +56,14 @@ def _rest(client: Any, live: LiveServer, prefix: str, token: str) -> Any:
     )
 
 
-def kms_client(live: LiveServer, transport: str, token: str = OWNER) -> Any:
-    """google-cloud-kms."""
+def kms_client(
+    live: LiveServer, transport: str, token: str = OWNER, service: str = "KeyManagementService"
+) -> Any:
+    """google-cloud-kms: the client of one of its services."""
+    client = getattr(kms_v1, f"{service}Client")
     if transport == "rest":
-        return _rest(kms_v1.KeyManagementServiceClient, live, "cloudkms", token)
-    return kms_v1.KeyManagementServiceClient(
-        transport=KeyManagementServiceGrpcTransport(channel=channel(live, token))
-    )
+        return _rest(client, live, "cloudkms", token)
+    return client(transport=client.get_transport_class("grpc")(channel=channel(live, token)))
 
 
 class _AsyncBearer(grpc.aio.UnaryUnaryClientInterceptor):

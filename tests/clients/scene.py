@@ -29,6 +29,16 @@ MADE_S = 60.0
 _numbers = itertools.count(1)
 
 
+def new_ring(kms: Any, parent: str = LOCATION) -> str:
+    """A key ring that nobody else uses; its name."""
+    return str(kms.create_key_ring(parent=parent, key_ring_id=f"own-{next(_numbers)}", key_ring={}).name)
+
+
+def ids(found: Any) -> list[str]:
+    """The last segments of the names of resources."""
+    return [each.name.rsplit("/", 1)[1] for each in found]
+
+
 class Watched:
     """The official client, and which of its methods were called."""
 

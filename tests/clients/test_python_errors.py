@@ -201,39 +201,44 @@ def test_a_stale_etag_is_a_conflict(kms: Any, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("purpose", "algorithm", "level"),
+    ("purpose", "algorithm", "level", "named"),
     [
-        ("MAC", "HMAC_SHA256", "SOFTWARE"),
-        ("ASYMMETRIC_SIGN", "EC_SIGN_P256_SHA256", "SOFTWARE"),
-        ("ENCRYPT_DECRYPT", "GOOGLE_SYMMETRIC_ENCRYPTION", "HSM"),
+        ("ENCRYPT_DECRYPT", "EXTERNAL_SYMMETRIC_ENCRYPTION", "EXTERNAL", "EXTERNAL"),
+        ("ENCRYPT_DECRYPT", "EXTERNAL_SYMMETRIC_ENCRYPTION", "EXTERNAL_VPC", "EXTERNAL_VPC"),
+        ("ENCRYPT_DECRYPT", "GOOGLE_SYMMETRIC_ENCRYPTION", "HSM", "HSM"),
+        ("ENCRYPT_DECRYPT", "GOOGLE_SYMMETRIC_ENCRYPTION", "HSM_SINGLE_TENANT", "HSM_SINGLE_TENANT"),
+        ("ASYMMETRIC_SIGN", "PQ_SIGN_SLH_DSA_SHA2_128S", "SOFTWARE", "PQ_SIGN_SLH_DSA_SHA2_128S"),
     ],
 )
 def test_kinds_of_keys_that_are_not_served_say_so(
-    kms: Any, key: str, purpose: str, algorithm: str, level: str
+    kms: Any, key: str, purpose: str, algorithm: str, level: str, named: str
 ) -> None:
-    """Other purposes and protection levels are UNIMPLEMENTED by name, and leave no key behind."""
+    """What this server without a token cannot keep is UNIMPLEMENTED by name, and leaves no key behind."""
     ring = key.split("/cryptoKeys/", maxsplit=1)[0]
     template = {"algorithm": algorithm, "protection_level": level}
     request = {
         "parent": ring, "crypto_key_id": "other",
         "crypto_key": {"purpose": purpose, "version_template": template},
+        "skip_initial_version_creation": level.startswith("EXTERNAL"),
     }  # fmt: skip
     error = refusal(kms.create_crypto_key, request)
 
     assert isinstance(error, exceptions.MethodNotImplemented)
-    assert (level if level == "HSM" else algorithm) in error.message
+    assert named in error.message
     assert isinstance(refusal(kms.get_crypto_key, {"name": f"{ring}/cryptoKeys/other"}), exceptions.NotFound)
 
 
-def test_methods_that_are_not_served_say_so(kms: Any, key: str) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_methods_that_are_not_served_say_so(live: LiveServer, transport: str) -> None:
     """An RPC of the API without a function is UNIMPLEMENTED with its name."""
-    for call, request, rpc in (
-        (kms.get_public_key, {"name": f"{key}/cryptoKeyVersions/1"}, "GetPublicKey"),
-        (kms.mac_sign, {"name": f"{key}/cryptoKeyVersions/1", "data": b"x"}, "MacSign"),
-        (kms.generate_random_bytes, {"location": LOCATION, "length_bytes": 8}, "GenerateRandomBytes"),
+    instance = {"name": f"{LOCATION}/singleTenantHsmInstances/i"}
+    for client, call, request in (
+        ("EkmService", "get_ekm_config", {"name": f"{LOCATION}/ekmConfig"}),
+        ("Autokey", "list_key_handles", {"parent": LOCATION}),
+        ("AutokeyAdmin", "show_effective_autokey_config", {"parent": "projects/p1"}),
+        ("HsmManagement", "get_single_tenant_hsm_instance", instance),
     ):
-        error = refusal(call, request)
+        error = refusal(getattr(kms_client(live, transport, service=client), call), request)
         assert isinstance(error, exceptions.MethodNotImplemented)
-        assert (
-            f"The method google.cloud.kms.v1.KeyManagementService/{rpc} is not implemented." in error.message
-        )
+        rpc = "".join(word.capitalize() for word in call.split("_"))
+        assert f"The method google.cloud.kms.v1.{client}/{rpc} is not implemented." in error.message

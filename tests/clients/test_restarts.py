@@ -46,8 +46,8 @@ from tests.live import LiveServer
 from tests.server.processes import PARENT, alive, eventually, pids
 
 #: How often a process is killed: half of the times a worker, half of the times the whole server.
-ROUNDS = 6
-ROUNDS_ON_POSTGRESQL = 4
+ROUNDS = 50
+ROUNDS_ON_POSTGRESQL = 10
 #: Every so many kills of the whole server, it is killed once more while it starts.
 STARTS_KILLED = 5
 CUSTOMERS = 4
@@ -345,11 +345,10 @@ def test_what_was_acknowledged_survives_sigkill(
         ledgers = [Ledger(ring) for ring in make_rings(live)]
         began, killed = time.monotonic(), Counter[str]()
         for victim in Fate(live, ledgers, rounds).rounds():
-            t0=time.monotonic(); check(live, ledgers); t1=time.monotonic()
+            check(live, ledgers)
             verified = keystead("audit", "verify", "--data-dir", live.data_dir, *store)
             assert verified.status == 0, verified.text
             killed[victim] += 1
-            with capsys.disabled(): print(victim, round(t0-began,1), "check", round(t1-t0,1), "verify", round(time.monotonic()-t1,1), flush=True)
         assert live.stop() == 0
     finally:
         live.stop()

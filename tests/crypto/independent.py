@@ -6,9 +6,12 @@ It must never import `keystead`: its use is to disagree when the product and the
 from __future__ import annotations
 
 import hmac
+import json
 import os
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from tink import TinkError, aead, proto_keyset_format, secret_key_access
 from tink.proto import aes_gcm_pb2, tink_pb2, x_aes_gcm_pb2
 
@@ -129,6 +132,34 @@ def fingerprint(root_key: bytes, material: bytes) -> bytes:
     """Section 7."""
     derived = hmac.digest(root_key, aad("keystead/kms/fingerprint-key/v1"), "sha256")
     return hmac.digest(derived, material, "sha256")
+
+
+class RootKeyRecord(NamedTuple):
+    """A sealed root key, taken apart."""
+
+    kind: str
+    parameters: dict[str, str | int]
+    bound: bytes
+    wrapped: bytes
+
+
+def read_root_key(data: bytes) -> RootKeyRecord:
+    """Section 9, format 2."""
+    if data[:1] != b"\x02":
+        raise Rejected
+    kind, rest = data[2 : 2 + data[1]].decode("ascii"), data[2 + data[1] :]
+    size = int.from_bytes(rest[:2], "big")
+    parameters, wrapped = rest[2 : 2 + size], rest[2 + size :]
+    bound = aad("keystead/root-key/v2", kind, parameters)
+    return RootKeyRecord(kind, json.loads(parameters), bound, wrapped)
+
+
+def passphrase_key(record: RootKeyRecord, passphrase: bytes) -> bytes:
+    """Section 9, kind passphrase."""
+    costs = {name: int(record.parameters[name]) for name in ("iterations", "lanes")}
+    memory = int(record.parameters["memory_kib"])
+    salt = bytes.fromhex(str(record.parameters["salt"]))
+    return Argon2id(salt=salt, length=32, memory_cost=memory, **costs).derive(passphrase)
 
 
 def open_sealed_bytes(kek: bytes, context: bytes, data: bytes) -> bytes:

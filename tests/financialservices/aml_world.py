@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 
 from keystead.api.clock import ManualClock
 from keystead.api.errors import ApiError
-from keystead.api.operations import OperationRunner, Operations, error_of
+from keystead.api.operations import error_of
 from keystead.cmek.guard import KeyGuard
 from keystead.cmek.keyclient import InProcessKeyClient
 from keystead.financialservices import messages as m
@@ -23,6 +23,7 @@ from keystead.financialservices.assembly import assemble
 from keystead.financialservices.generator import generate
 from keystead.financialservices.service import AML
 from keystead.kms.messages import CreateCryptoKeyVersionRequest, UpdateCryptoKeyPrimaryVersionRequest
+from keystead.kms.service import KMS
 from tests.financialservices.samples import arrow, put, rows_of
 from tests.platform import CRYPTER, OWNER, PROJECT, Platform
 
@@ -39,13 +40,15 @@ ADMIN = "user:admin@example.com"
 class World(Platform):
     """A platform with AML AI in it, its guard listening, and its operations running in two threads."""
 
+    operation_services = (KMS, AML)
+
     def __init__(self, directory: Path, clock: ManualClock | None = None, **options: Any) -> None:
         self.data, self.tables = directory / "data", directory / "tables"
         self.data.mkdir(exist_ok=True)
         self.tables.mkdir(exist_ok=True)
-        super().__init__(self.data, clock)
         self.threads = ThreadPoolExecutor(2)
-        self.runner = OperationRunner(self.store, self.clock, self.threads)
+        super().__init__(self.data, clock, operation_executor=self.threads)
+        self.runner = self.operations
         self.aml = assemble(
             self.store,
             self.clock,
@@ -59,7 +62,7 @@ class World(Platform):
         self.guard = KeyGuard([self.aml.keychain])
         self.key_events.subscribe(self.guard.key_changed)
         self.policy_events.subscribe(self.guard.policy_changed)
-        self.registry.add([*self.aml.handlers, Operations(self.runner, [AML])])
+        self.registry.add(list(self.aml.handlers))
         self._rpcs = {method.spec.short_name: rpc for rpc, method in self.registry.methods.items()}
         self.aml.sweep()
         self.guard.start()

@@ -58,12 +58,12 @@ def attestor(sqlite_store: Store, root_key: RootKey, manual_clock: ManualClock) 
 
 
 def content(attestor: Attestor, public: bytes = PUBLIC) -> bytes:
-    return bytes(attestor.attest(VERSION, P256, "HSM", public, FACTS).content)
+    return bytes(attestor.attest(VERSION, P256.name, "HSM", public, FACTS).content)
 
 
 def test_a_statement_comes_back(attestor: Attestor, sqlite_store: Store, manual_clock: ManualClock) -> None:
     """What was attested is what is verified, under the deployment's root."""
-    attestation = attestor.attest(VERSION, P256, "HSM", PUBLIC, FACTS)
+    attestation = attestor.attest(VERSION, P256.name, "HSM", PUBLIC, FACTS)
     root = root_certificate(sqlite_store)
     verified = verify(attestation.content, root=root, public=PUBLIC)
     assert verified.statement == Statement(
@@ -83,7 +83,7 @@ def test_a_statement_comes_back(attestor: Attestor, sqlite_store: Store, manual_
 
 def test_an_independent_verifier_agrees(attestor: Attestor, sqlite_store: Store) -> None:
     """gzip, JWS and X.509 alone, by the libraries, verify it as the documentation says."""
-    attestation = attestor.attest(VERSION, P256, "HSM", PUBLIC, FACTS)
+    attestation = attestor.attest(VERSION, P256.name, "HSM", PUBLIC, FACTS)
     signed = gzip.decompress(attestation.content).decode()
     header = jwt.get_unverified_header(signed)
     leaf, root = (x509.load_der_x509_certificate(base64.b64decode(each)) for each in header["x5c"])
@@ -298,7 +298,7 @@ def test_the_facts_of_a_real_key(attestor: Attestor, soft_token: SoftToken) -> N
     backend = HsmBackend(soft_token.config())
     made = backend.generate(VERSION, P256)
     attestation = attestor.attest(
-        VERSION, P256, backend.level, made.public, backend.facts(VERSION, P256, made.stored)
+        VERSION, P256.name, backend.level, made.public, backend.facts(VERSION, P256, made.stored)
     )
     backend.close()
     facts: Any = verify(attestation.content, public=made.public).statement.facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,46 @@ def test_a_job_that_was_never_finished_expires(tmp_path: Path) -> None:
         assert pass_time(room, DAYS_3) == 1
         assert state(room.get_job(name)) == "EXPIRED"
         assert room.material(name) is None
+
+
+class Later(Executor):
+    """Keeps all work until it is told to do it."""
+
+    def __init__(self) -> None:
+        self.work: list[Any] = []
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.work.append(lambda: function(*args, **kwargs))
+        return Future()
+
+
+def test_what_waits_for_a_thread_is_not_queued_again(tmp_path: Path) -> None:
+    """However often the schedule comes by; once it was done, nothing is queued at all."""
+    later = Later()
+    platform = Platform(tmp_path, key_executor=later)
+    room = ImportRoom(platform)
+    name = room.create_job().name
+    for _ in range(3):
+        pass_time(room, dt.timedelta(seconds=1))
+    assert len(later.work) == 1
+    later.work.pop()()
+    assert state(room.get_job(name)) == "ACTIVE"
+    pass_time(room, dt.timedelta(seconds=1))
+    assert later.work == []
+    platform.close()
+
+
+def test_a_stopping_server_leaves_the_work_to_the_next(tmp_path: Path) -> None:
+    """A job made while the threads are already gone is answered, and finished after the restart."""
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    first = Platform(tmp_path, key_executor=threads)
+    name = ImportRoom(first).create_job().name
+    first.close()
+    with running(tmp_path, first.clock) as second:
+        room = ImportRoom(second)
+        pass_time(room, dt.timedelta(seconds=1))
+        assert state(room.get_job(name)) == "ACTIVE"
 
 
 class Failing(SoftwareBackend):

@@ -182,6 +182,16 @@ def test_a_key_that_is_import_only_has_imported_versions_only(room: ImportRoom) 
     assert room.material(version.name) is None
 
 
+def test_an_import_is_told_after_it_is_committed(room: ImportRoom) -> None:
+    """Whoever listens to the key hears of it, and sees the version as it became."""
+    key, wrapped = room.key(), room.wrap(MATERIAL)
+    heard: list[tuple[str, str]] = []
+    name = f"{key}/cryptoKeyVersions/1"
+    room.platform.key_events.subscribe(lambda key, _: heard.append((key, state(room.version(name)))))
+    room.send(key, wrapped)
+    assert heard == [(key, "ENABLED")]
+
+
 # --- what is refused at once -----------------------------------------------------------------------
 
 

@@ -12,13 +12,18 @@ import pytest
 from keystead.api.errors import Aborted, Internal, Unavailable
 from keystead.crypto.aad import encode_aad
 from keystead.crypto.secret import SecretBytes
-from keystead.kms.messages import CreateCryptoKeyRequest, GetCryptoKeyVersionRequest
+from keystead.kms.algorithms import BY_NAME
+from keystead.kms.backends.hsm.backend import HsmBackend
+from keystead.kms.backends.hsm.operations import TokenSymmetric
+from keystead.kms.material import Material
+from keystead.kms.messages import CreateCryptoKeyRequest, CryptoKeyVersion, GetCryptoKeyVersionRequest
 from keystead.kms.rootkey import ROOT_KEY, RootKey, create_sealed, read_sealed, replace_sealed, unseal
 from keystead.kms.seals import SealError
 from keystead.kms.seals.file import FileSeal
 from keystead.kms.seals.record import seal_with
 from keystead.kms.service import VERSIONS
 from keystead.store.engine import Store
+from tests.hsm import SoftToken
 from tests.platform import LOCATION, Platform, running
 
 KEY = f"{LOCATION}/keyRings/ring/cryptoKeys/key"
@@ -308,3 +313,21 @@ def test_destruction_goes_on_while_it_is_sealed(platform: Platform) -> None:
     platform.root_key.put(unseal(sealed, platform.seal))
     platform.schedule.run_due(platform.clock.now())
     assert platform.exists(VERSIONS, f"{rotating}/cryptoKeyVersions/2")
+
+
+def test_a_sealed_deployment_uses_no_key_of_a_token_either(
+    sqlite_store: Store, seal_file: Path, soft_token: SoftToken
+) -> None:
+    """A token's key needs no root key, and yet is not opened while the deployment is sealed."""
+    root = opened(sqlite_store, seal_file)
+    backend = HsmBackend(soft_token.config())
+    material = Material([backend], root.require_open)
+    algorithm = BY_NAME["GOOGLE_SYMMETRIC_ENCRYPTION"]
+    version = CryptoKeyVersion(name=FIRST, protection_level="HSM", algorithm=algorithm.name)
+    with sqlite_store.write() as tx:
+        material.keep(tx, FIRST, backend.generate(FIRST, algorithm))
+    with sqlite_store.read() as tx:
+        assert isinstance(material.open(tx, version), TokenSymmetric)
+        root.close()
+        with pytest.raises(Unavailable, match="Keystead is sealed"):
+            material.open(tx, version)

@@ -14,13 +14,18 @@ from typing import Any
 
 import pytest
 from google.cloud.audit import audit_log_pb2
+from google.protobuf import empty_pb2
 
+from keystead.api.call import Call
 from keystead.api.clock import SystemClock
 from keystead.api.errors import Unavailable
+from keystead.api.operations import Task, Work
 from keystead.audit.messages import LogEntry
 from keystead.audit.operators import OperatorTrail
 from keystead.audit.verification import verify_store
+from keystead.cmek.lease import Lease
 from keystead.crypto.secret import SecretBytes
+from keystead.financialservices.service import AML
 from keystead.iam.hierarchy import ensure_organization
 from keystead.kms.rootkey import ROOT_KEY, RootKey, read_sealed, unseal
 from keystead.kms.seals import OtherSealError, SealError, WrongSecretError
@@ -31,6 +36,8 @@ from keystead.kms.seals.record import SealedRootKey
 from keystead.server import sealing as sealing_module
 from keystead.server.control import PATH, ControlSocket, NotRunningError, ask
 from keystead.server.sealing import Sealing
+from keystead.server.settings import Settings
+from keystead.server.wiring import build
 from keystead.store.engine import open_store
 from tests.hsm import PIN, SoftToken
 from tests.server.change_process import PASSPHRASE
@@ -343,6 +350,76 @@ def test_what_waits_for_the_first_opening_is_done_once(server: Server) -> None:
     assert done == ["later"]
     server.sealing.when_open(lambda: done.append("now"))
     assert done == ["later", "now"]
+
+
+def test_a_closed_platform_holds_no_opened_key(tmp_path: Path) -> None:
+    """In a whole server: the epoch has moved, and every lease of a data service is wiped, when `close` returns."""
+    platform = build(Settings(data_dir=tmp_path / "data", dev=True))
+    try:
+        platform.start()
+        kek = SecretBytes.random()
+        lease = Lease(kek, SecretBytes.random, max_age_s=3600)
+        platform.aml.keychain._leases["projects/p1/locations/l/instances/i"] = lease
+        epoch = platform.store.epoch
+        platform.sealing.close("tester")
+        assert platform.store.epoch > epoch
+        assert (kek.wiped, lease.alive) == (True, False)
+        assert not platform.root_key.is_open
+    finally:
+        platform.close()
+
+
+class Noting(Work):
+    """An operation that notes that it ran."""
+
+    kind = "Noting"
+
+    def __init__(self) -> None:
+        self.ran = threading.Event()
+
+    def run(self, task: Task) -> None:
+        with task.transaction() as tx:
+            task.succeed(tx)
+        self.ran.set()
+
+    def failed(self, tx: Any, row: Any) -> None:
+        """Nothing to take back."""
+
+    def response(self, row: Any) -> None:
+        """It has none."""
+
+
+def test_operations_left_over_wait_for_the_first_opening(tmp_path: Path) -> None:
+    """What a crash left unfinished would fail for want of a key while the server is sealed: it is resumed by
+    the first opening, and runs once."""
+    where = Settings(data_dir=tmp_path / "data", dev=True)
+    first = build(where)
+    first.operations.stopping.set()  # as in a crash: the row is there, nobody works on it
+    first.operations.register(Noting())
+    with first.store.write() as tx:
+        first.operations.start(
+            tx, AML, "Noting", parent="projects/p1/locations/l", target="", metadata=empty_pb2.Empty(),
+            call=Call(principal="user:owner@example.com"),
+        )  # fmt: skip
+    file = where.data_dir / "seal" / "root.key"
+    file.rename(tmp_path / "away")
+    first.close()
+
+    second = build(where)
+    try:
+        work = Noting()
+        second.operations.register(work)
+        second.start()
+        assert not work.ran.wait(0.3)
+        assert len(second.operations.unfinished()) == 1
+        (tmp_path / "away").rename(file)
+        second.sealing.open("tester", SealOptions(), None)
+        assert work.ran.wait(10)
+        second.sealing.close("tester")
+        second.sealing.open("tester", SealOptions(), None)
+        assert second.operations.unfinished() == []
+    finally:
+        second.close()
 
 
 # --- a store that somebody else wrote ----------------------------------------------------------------

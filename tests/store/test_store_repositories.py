@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import column, create_engine, literal, select
 
@@ -272,6 +272,7 @@ def test_rows_do_not_show_their_bytes() -> None:
 TEXTS = st.text(st.sampled_from("/-.0aZé\ud7ff\ue000\U0010ffff"), max_size=4)
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_ranges_mean_what_they_are_named_after(value: str, prefix: str) -> None:
     """A range of an index selects exactly the strings that begin with a prefix, or lie at or below a name."""

@@ -59,14 +59,15 @@ def assemble(
     *,
     executor: Executor | None = None,
     attest: Attest | None = None,
+    require_open: Callable[[], object] = lambda: None,
 ) -> KeyService:
     """Make the key service over its back ends, and register its work with `runner`.
 
     executor: where keys are made that take long; without one, in the thread of the call. attest: see
-    `PendingKeys`.
+    `PendingKeys`. require_open: see `Material`.
     """
     back_ends = tuple(backends)
-    material = Material(back_ends)
+    material = Material(back_ends, require_open)
     cache = KeyCache(store, material)
     events.subscribe(cache.key_changed)
     pending = PendingKeys(store, clock, material, executor=executor, attest=attest)

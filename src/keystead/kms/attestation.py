@@ -29,7 +29,6 @@ from keystead.api.call import Transactions
 from keystead.api.clock import Clock
 from keystead.crypto import certificates
 from keystead.crypto.errors import MalformedError
-from keystead.kms.algorithms import Algorithm
 from keystead.kms.deployment import deployment_id
 from keystead.kms.messages import KeyOperationAttestation
 from keystead.kms.rootkey import RootKey
@@ -123,9 +122,10 @@ class Attestor:
         self._signer()
 
     def attest(
-        self, version: str, algorithm: Algorithm, level: str, public: bytes, facts: Mapping[str, Any]
+        self, version: str, algorithm: str, level: str, public: bytes, facts: Mapping[str, Any]
     ) -> Any:
-        """The KeyOperationAttestation of a key that was just made or imported. `public` as `Made` has it.
+        """The KeyOperationAttestation of a key that was just made or imported. `version` is the name of the
+        version or import job, `algorithm` that of its algorithm or import method; `public` as `Made` has it.
 
         Makes the attestation key if there is none, so the first call must not be inside a transaction that
         writes (`prepare`). Raises Unavailable while the root key is sealed, SealError.
@@ -133,7 +133,7 @@ class Attestor:
         signer = self._signer()
         statement = Statement(
             version=version,
-            algorithm=algorithm.name,
+            algorithm=algorithm,
             protection_level=level,
             public_key_sha256=hashlib.sha256(public).hexdigest() if public else "",
             facts=facts,

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from google.protobuf.message import DecodeError
+
 from keystead.api.call import Call
 from keystead.api.errors import ApiError, bad_field
 from keystead.api.method import Method, Need
@@ -46,6 +48,8 @@ _OTHER_MATERIAL = (
 )
 
 _FORMAT = 1
+_FINGERPRINT = 32
+_DAMAGED = "The record of an import is damaged."
 _REQUESTS: dict[int, Any] = {
     1: ImportCryptoKeyVersionRequest,
     2: ImportTrustedKeyWrappedCryptoKeyVersionRequest,
@@ -77,12 +81,17 @@ class ImportRecord:
         if stored is None:
             return ImportRecord()
         end = 2 + stored[1] if len(stored) > 2 else 0
-        if stored[:1] != bytes((_FORMAT,)) or not 0 < end < len(stored):
-            raise SealError("The record of an import is damaged.")
+        if stored[:1] != bytes((_FORMAT,)) or end not in {2, 2 + _FINGERPRINT} or len(stored) <= end:
+            raise SealError(_DAMAGED)
         fingerprint, number, rest = stored[2:end], stored[end], stored[end + 1 :]
-        if number == 0:
+        if number not in _REQUESTS:
+            if number or rest:
+                raise SealError(_DAMAGED)
             return ImportRecord(fingerprint)
-        return ImportRecord(fingerprint, _REQUESTS[number].FromString(rest))
+        try:
+            return ImportRecord(fingerprint, _REQUESTS[number].FromString(rest))
+        except DecodeError:
+            raise SealError(_DAMAGED) from None
 
 
 def permission_to_import(method: Method, request: Any) -> str:

@@ -6,7 +6,7 @@ only the name of its object. Removing that row, and the token's object, is what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keystead.api.errors import InvalidArgument, Unimplemented
@@ -21,10 +21,17 @@ _NAMES: dict[int, str] = {value.number: value.name for value in _LEVEL.values}
 
 
 class Material:
-    """The keys of all versions, by protection level."""
+    """The keys of all versions, by protection level.
 
-    def __init__(self, backends: Iterable[Backend]) -> None:
+    require_open: raises Unavailable while no key may be opened, not even one that needs no root key: the
+    deployment is sealed.
+    """
+
+    def __init__(
+        self, backends: Iterable[Backend], require_open: Callable[[], object] = lambda: None
+    ) -> None:
         self._backends = {LEVELS[backend.level]: backend for backend in backends}
+        self._require_open = require_open
 
     def backend(self, level: int) -> Backend:
         """The back end of a protection level. Raises Unimplemented where this server has none."""
@@ -59,6 +66,7 @@ class Material:
 
     def open(self, tx: Any, version: Any) -> Key:
         """The key of a version (its message). Raises SealError when it is missing or damaged, Unavailable."""
+        self._require_open()
         stored = tx.material.get(version.name)
         if stored is None:
             raise SealError(f"The material of {version.name} is missing.")

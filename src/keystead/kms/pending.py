@@ -101,9 +101,8 @@ class PendingKeys:
             self._waiting.add(name)
         try:
             self._executor.submit(self._logged, name)
-        except BaseException:
+        except RuntimeError:  # the server stops; the next one finishes it
             self._waiting.discard(name)
-            raise
 
     def finish(self, name: str) -> None:
         """Finish a resource in this thread, or wait while another does. What cannot be done now stays

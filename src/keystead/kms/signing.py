@@ -7,8 +7,8 @@ does not tell the two apart. Which of them an algorithm takes (Cloud KMS "Data v
     raw PKCS#1, Ed25519, ML-DSA     data
     ML-DSA with external mu         digest.external_mu (FIPS 204, algorithm 7)
 
-Limits: data of at most 64 KiB for software keys and 8 KiB for keys in a token; for raw PKCS#1 of 11 bytes
-less than the modulus (RFC 8017, section 9.2).
+Limits: data of at most 64 KiB; of 8 KiB where it goes into a token whole; for raw PKCS#1 of 11 bytes less
+than the modulus (RFC 8017, section 9.2).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from keystead.kms.service import KMS, VERSION
 from keystead.kms.use import key_in, version_in_use
 
 _API = "google.cloud.kms.v1.KeyManagementService"
+_MAX_BYTES = 64 * 1024
 _MU = "external_mu"
 _DIGEST_SIZES = {"sha256": 32, "sha384": 48, "sha512": 64, _MU: MU_SIZE}
 
@@ -105,7 +106,7 @@ def _checked_data(data: bytes, version: UsableVersion) -> bytes:
     algorithm = version.algorithm
     if algorithm.digest == _MU:
         raise bad_field("data", f"{algorithm.name} takes digest.{_MU}, computed from data and public key.")
-    limit = version.backend.max_bytes
+    limit = _MAX_BYTES if algorithm.digest else version.backend.max_bytes
     if algorithm.family is Family.RSA_RAW_PKCS1:
         limit = algorithm.bits // 8 - PKCS1_OVERHEAD
     check_size("data", data, limit)

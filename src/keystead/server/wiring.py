@@ -226,7 +226,7 @@ def _assemble(settings: Settings, clock: Clock, store: Store, sealing: Sealing, 
     root_key = sealing.root_key
     organization = prepare_organization(store, clock, owner=DEV_OWNER if settings.dev else None)
     ground = _ground(settings, clock, store, organization)
-    keys = _add_key_service(ground, [SoftwareBackend(root_key)])
+    keys = _add_key_service(ground, [SoftwareBackend(root_key)], root_key.require_open)
     _add_identity_and_audit(ground)
     aml = _add_aml(ground, settings, keys)
     guard = KeyGuard([aml.keychain])
@@ -274,7 +274,9 @@ def build_worker(settings: Settings, clock: Clock, store: Follower, backends: It
     return Hot(ground.registry, ground.dispatcher, DevAuthenticator(), keys.cache, ground.executors)
 
 
-def _add_key_service(ground: _Ground, backends: Iterable[Backend]) -> KeyService:
+def _add_key_service(
+    ground: _Ground, backends: Iterable[Backend], require_open: Callable[[], object] = lambda: None
+) -> KeyService:
     keys = assemble_kms(
         ground.store,
         ground.clock,
@@ -282,6 +284,7 @@ def _add_key_service(ground: _Ground, backends: Iterable[Backend]) -> KeyService
         ground.key_events,
         backends,
         executor=ground.executors[2],
+        require_open=require_open,
     )
     types = [ResourceType(shape, prefix, KMS, exists) for shape, prefix, exists in policy_carriers()]
     ground.registry.add(

@@ -30,6 +30,7 @@ from keystead.kms.backends import (
     NotExportableError,
     WrappedKey,
 )
+from keystead.kms.backends.hsm import importing
 from keystead.kms.backends.hsm.backend import HsmBackend
 from keystead.kms.backends.hsm.keys import KINDS
 from keystead.kms.backends.hsm.objects import ObjectRef
@@ -362,6 +363,35 @@ def test_a_short_ephemeral_key_is_refused(backend: HsmBackend, job: Made) -> Non
         backend.import_key(WrappedKey(JOB, METHOD, job.stored, data), new_version(), BY_NAME["AES_256_GCM"])
 
 
+@pytest.mark.parametrize("name", ["AES_256_GCM", "EC_SIGN_P256_SHA256"])
+@pytest.mark.parametrize("step", ["unwrapped_whole", "prove", "take_in"])
+def test_an_import_does_not_fail_for_good_because_the_token_left(
+    soft_token: SoftToken, monkeypatch: pytest.MonkeyPatch, name: str, step: str
+) -> None:
+    """Taken away between any two steps it is UNAVAILABLE, to be tried again; no wrapped key is to blame."""
+    backend = HsmBackend(soft_token.config())
+    job = backend.generate_import_key(JOB, METHOD)
+    before, away = getattr(importing, step), []
+
+    def leaving(*arguments: Any, **options: Any) -> Any:
+        if not away:
+            soft_token.take_away()
+            away.append(True)
+        return before(*arguments, **options)
+
+    monkeypatch.setattr(importing, step, leaving)
+    known = outside.known(BY_NAME[name])
+    try:
+        with pytest.raises(Unavailable):
+            imported(backend, job, name, known.private)
+    finally:
+        soft_token.put_back()
+    monkeypatch.undo()
+    backend.reset()
+    assert imported(backend, job, name, known.private)[1].public == known.public
+    backend.close()
+
+
 # What is stored
 
 
@@ -419,6 +449,15 @@ def test_an_attempt_that_was_cut_short_leaves_nothing(backend: HsmBackend) -> No
     assert backend._token.use(lambda session: session.search({Attribute.LABEL: version})) == []
 
 
+def test_a_damaged_row_does_not_keep_a_key_alive(backend: HsmBackend) -> None:
+    """What is to be destroyed is destroyed though what is stored of it is damaged: by its name."""
+    version, algorithm = new_version(), BY_NAME["EC_SIGN_P256_SHA256"]
+    made = backend.generate(version, algorithm)
+    backend.remove(version, made.stored[:-1] + b"?")
+    assert backend._token.use(lambda session: session.search({Attribute.LABEL: version})) == []
+    backend.remove(version, b"")
+
+
 def test_the_facts_are_the_token_s(backend: HsmBackend, token: SoftToken, job: Made) -> None:
     """Class, size, whether it was made there and can leave; which token; which library."""
     version = new_version()
@@ -433,6 +472,8 @@ def test_the_facts_are_the_token_s(backend: HsmBackend, token: SoftToken, job: M
     assert facts["token"]["label"] == token.label
     assert facts["token"]["manufacturer"] == "SoftHSM project"
     assert facts["library"]["manufacturer"] == "SoftHSM"
+    facts = backend.facts(JOB, None, job.stored)
+    assert (facts["object"]["label"], facts["object"]["bits"], facts["object"]["local"]) == (JOB, 3072, True)
     version, made = imported(backend, job, "AES_256_GCM", os.urandom(32))
     facts = backend.facts(version, BY_NAME["AES_256_GCM"], made.stored)
     told = {

@@ -1,4 +1,4 @@
-"""The stored form of a sealed root key: docs/formats.md, section 6.
+"""The stored form of a sealed root key: docs/formats.md, section 9.
 
 SECURITY: kind and parameters are bound to the wrapped key as associated data, so that nobody who can write
 the store can, say, lower the costs of a passphrase and have the root key sealed that way.

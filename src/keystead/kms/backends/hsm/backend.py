@@ -20,6 +20,7 @@ from keystead.kms.backends.hsm.operations import OPENED
 from keystead.kms.backends.hsm.session import Session
 from keystead.kms.backends.hsm.token import Status, Token
 from keystead.kms.backends.hsm.wrapping import TokenWrapper
+from keystead.kms.seals import SealError
 
 _MAX_BYTES = 8192
 
@@ -66,11 +67,18 @@ class HsmBackend:
         return OPENED[algorithm.family](self._token, ref, algorithm)
 
     def remove(self, version: str, stored: bytes) -> None:
-        ref = ObjectRef.decode(version, stored)
+        try:
+            ref = ObjectRef.decode(version, stored)
+        except SealError:  # its label is left, by which it is found
+            ref = None
 
         def work(session: Session) -> None:
+            if ref is None:
+                destroyed = remove_leftovers(session, self._owner, version)
+            else:
+                destroyed = session.destroy(ref.attributes)
             # A token that was away says that there is nothing: only a new session is believed.
-            if not session.destroy(ref.attributes) and not (session.fresh and session.healthy()):
+            if not destroyed and not (session.fresh and session.healthy()):
                 raise LostError
 
         self._token.use(work)
@@ -104,7 +112,10 @@ class HsmBackend:
         def work(session: Session) -> Made:
             private = session.key(opened_by, keys.IMPORT_KEY.held)
             remove_leftovers(session, self._owner, version)
-            with importing.unwrapped_whole(session, offer.ways, private, method, wrapped.data) as whole:
+            with (
+                importing.certain(session),
+                importing.unwrapped_whole(session, offer.ways, private, method, wrapped.data) as whole,
+            ):
                 taken = importing.take_in(session, offer.ways, whole, algorithm, ref, exportable=exportable)
             return Made(ref.encode(), taken.public, taken.fingerprint)
 
@@ -114,8 +125,9 @@ class HsmBackend:
         """`size` bytes from the token's generator. Raises Unavailable."""
         return self._token.use(lambda session: session.random(size))
 
-    def facts(self, version: str, algorithm: Algorithm, stored: bytes) -> Mapping[str, object]:
-        """What the token says of a key and of itself, for an attestation. Raises SealError, Unavailable."""
+    def facts(self, version: str, algorithm: Algorithm | None, stored: bytes) -> Mapping[str, object]:
+        """What the token says of a key and of itself, for an attestation; `algorithm` is None for the key of
+        an import job. Raises SealError, Unavailable."""
         ref = ObjectRef.decode(version, stored).of(algorithm)
         return self._token.use(lambda session: facts_of(session, ref, algorithm))
 
@@ -132,7 +144,6 @@ class HsmBackend:
         self._token.close()
 
     def _offered(self) -> Offer:
-        # Two threads may find out at once at the first call; they find the same.
         if self._offer is None:
-            self._offer = self._token.use(find_out)
+            self._offer = self._token.use(lambda session: self._offer or find_out(session))
         return self._offer

@@ -8,7 +8,7 @@ from pkcs11 import Attribute, ObjectClass
 
 from keystead.crypto import token_formats
 from keystead.kms.algorithms import Algorithm
-from keystead.kms.backends.hsm.keys import KINDS, told
+from keystead.kms.backends.hsm.keys import IMPORT_KEY, KINDS, told
 from keystead.kms.backends.hsm.objects import ObjectRef
 from keystead.kms.backends.hsm.session import Session
 
@@ -24,12 +24,13 @@ _TRUTHS = {
 }
 
 
-def facts_of(session: Session, ref: ObjectRef, algorithm: Algorithm) -> dict[str, object]:
+def facts_of(session: Session, ref: ObjectRef, algorithm: Algorithm | None) -> dict[str, object]:
     """Attributes of the key as the token answers them (PKCS#11 2.40, 4.4 and 4.8), then token and library.
 
     What the token does not tell of a key is None.
     """
-    key = session.key(ref, KINDS[algorithm.family].held)
+    kind = KINDS[algorithm.family] if algorithm is not None else IMPORT_KEY
+    key = session.key(ref, kind.held)
     there = session.token.slot.get_token()
     key_type = told(key, Attribute.KEY_TYPE)
     return {

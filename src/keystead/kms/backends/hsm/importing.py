@@ -32,7 +32,7 @@ from keystead.crypto.raw_aes import BLOCK_SIZE
 from keystead.kms.algorithms import Algorithm, Family
 from keystead.kms.backends import ImportFailedError
 from keystead.kms.backends.hsm import operations
-from keystead.kms.backends.hsm.errors import blames_input
+from keystead.kms.backends.hsm.errors import LostError, blames_input
 from keystead.kms.backends.hsm.keys import KINDS, Kind, Ways, parameters_of, protection, public_of, told
 from keystead.kms.backends.hsm.objects import ObjectRef
 from keystead.kms.backends.hsm.session import Session
@@ -161,18 +161,33 @@ def prove(session: Session, ways: Ways, wrapped: Wrapped, algorithm: Algorithm) 
     """Unwrap a key for this session, and find out all about it. Raises ImportFailedError."""
     kind = KINDS[algorithm.family]
     use = MechanismFlag.ENCRYPT if kind.type is KeyType.AES else MechanismFlag.SIGN
-    if algorithm.curve:
-        use |= MechanismFlag.DERIVE
+    with passing(session, ways, wrapped, kind, use) as key:
+        if algorithm.symmetric:
+            return Taken(b"", _secret_fingerprint(key, wrapped, algorithm))
+        public = _public(session, ways, wrapped, key, algorithm)
+        return Taken(public, _digest("public", public))
+
+
+@contextmanager
+def passing(session: Session, ways: Ways, wrapped: Wrapped, kind: Kind, use: MechanismFlag) -> Iterator[Any]:
+    """The key as an object that lives as long as this lasts. ImportFailedError where it is to blame."""
     with blaming(session):
         key = wrapped.unwrap(kind, use, protection(None, ways))
+        try:
+            yield key
+        finally:
+            key.destroy()
+
+
+@contextmanager
+def certain(session: Session) -> Iterator[None]:
+    """Lets an import fail for good only while the token is well; LostError otherwise."""
     try:
-        with blaming(session):
-            if algorithm.symmetric:
-                return Taken(b"", _secret_fingerprint(key, wrapped, algorithm))
-            public = _public(session, ways, key, algorithm)
-            return Taken(public, _digest("public", public))
-    finally:
-        key.destroy()
+        yield
+    except ImportFailedError:
+        if not session.healthy():
+            raise LostError from None
+        raise
 
 
 @contextmanager
@@ -219,26 +234,31 @@ def _require_size(key: Any, wrapped: Wrapped, algorithm: Algorithm) -> None:
         fail(f"The key material has another length than {algorithm.name} takes: {algorithm.key_bytes} bytes")
 
 
-def _public(session: Session, ways: Ways, key: Any, algorithm: Algorithm) -> bytes:
+def _public(session: Session, ways: Ways, wrapped: Wrapped, key: Any, algorithm: Algorithm) -> bytes:
     """The public key of a private key for this session, which is proved to fit."""
-    if algorithm.bits:
-        candidates: tuple[bytes, ...] = (public_of(key, algorithm),)
-    else:
-        parameters = told(key, Attribute.EC_PARAMS)
-        if algorithm.curve and parameters != parameters_of(algorithm, ways):
-            fail(f"{NOT_UNWRAPPED}: the EC key is not on the curve {algorithm.curve}")
-        if told(key, Attribute.EC_POINT):
-            candidates = (public_of(key, algorithm),)
-        elif algorithm.curve and ways.derives:
-            candidates = token_formats.ec_publics(algorithm.curve, _coordinate(key, algorithm.curve))
-        else:
-            fail("This token does not tell the public key of an imported key. Have the key generated in it")
     hash_name = algorithm.hash if algorithm.hash not in {"", "sha1"} else "sha256"
     payload, signature = _signed(key, algorithm, hash_name)
-    for public in candidates:
+    for public in _candidates(session, ways, wrapped, key, algorithm):
         if token_formats.verifies(public, signature, payload, hash_name=hash_name):
             return public
     return fail(f"{NOT_UNWRAPPED}: the private key does not fit its public key")
+
+
+def _candidates(
+    session: Session, ways: Ways, wrapped: Wrapped, key: Any, algorithm: Algorithm
+) -> tuple[bytes, ...]:
+    """What the public key can be, as far as the token tells."""
+    if algorithm.bits:
+        return (public_of(key, algorithm),)
+    if algorithm.curve and told(key, Attribute.EC_PARAMS) != parameters_of(algorithm, ways):
+        fail(f"{NOT_UNWRAPPED}: the EC key is not on the curve {algorithm.curve}")
+    if told(key, Attribute.EC_POINT):
+        return (public_of(key, algorithm),)
+    if not algorithm.curve or not ways.derives:
+        fail("This token does not tell the public key of an imported key. Have the key generated in it")
+    # Some tokens let no key both sign and derive: another object of it does this.
+    with passing(session, ways, wrapped, KINDS[algorithm.family], MechanismFlag.DERIVE) as deriving:
+        return token_formats.ec_publics(algorithm.curve, _coordinate(deriving, algorithm.curve))
 
 
 def _signed(key: Any, algorithm: Algorithm, hash_name: str) -> tuple[bytes, bytes]:

@@ -182,5 +182,9 @@ def told(key: Any, attribute: Attribute) -> Any:
     """An attribute of an object, or None where the token does not tell it."""
     try:
         return key[attribute]
-    except (PKCS11Error, ValueError):  # ValueError: a value of the maker's own
+    except ValueError:  # of its maker's own
+        return None
+    except PKCS11Error as error:
+        if errors.is_lost(error):
+            raise
         return None

@@ -39,7 +39,6 @@ _SIGNING = MechanismFlag.SIGN | MechanismFlag.VERIFY
 _KWP = (Mechanism.AES_KEY_WRAP_KWP, Mechanism.AES_KEY_WRAP_PAD)
 _AES = Kind(ObjectClass.SECRET_KEY, KeyType.AES, MechanismFlag.ENCRYPT)
 _SECRET = Kind(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET, MechanismFlag.SIGN)
-_RSA = Kind(ObjectClass.PRIVATE_KEY, KeyType.RSA, _SIGNING | _ENCRYPTION | _WRAPPING)
 # Lengths of HMAC-SHA256 keys that AES key wrap pads not, and pads.
 _EVEN_SIZE = 32
 _ODD_SIZE = 33
@@ -55,8 +54,10 @@ class Offer:
 
 
 def find_out(session: Session) -> Offer:
-    """Try everything; takes about as long as making an RSA key of 2048 bits. Raises PKCS11Error or LostError
-    where the token is lost meanwhile."""
+    """Try everything; takes about as long as making three RSA keys of 2048 bits.
+
+    Raises PKCS11Error or LostError where the token is lost meanwhile.
+    """
     with ExitStack() as kept:
         trial = _Trial(session, kept)
         ways = trial.ways()
@@ -76,11 +77,10 @@ class _Trial:
         self._kept = kept
         self._results: dict[tuple[object, ...], bool] = {}
         self._rsa_sizes = range(0)
-        self._public = b""
-        self._private: Any = None
+        self._rsa: dict[MechanismFlag, tuple[bytes, Any]] = {}
         slot = session.token.slot
         self._listed = slot.get_mechanisms()
-        if Mechanism.RSA_PKCS_KEY_PAIR_GEN in self._listed and self._agrees(self._make_rsa):
+        if Mechanism.RSA_PKCS_KEY_PAIR_GEN in self._listed:
             told = slot.get_mechanism_info(Mechanism.RSA_PKCS_KEY_PAIR_GEN)
             self._rsa_sizes = range(told.min_key_length or 0, (told.max_key_length or 0) + 1)
 
@@ -145,13 +145,13 @@ class _Trial:
     def signs_rsa(self, algorithm: Algorithm) -> bool:
         if algorithm.family is Family.RSA_RAW_PKCS1:
             algorithm = replace(BY_NAME["RSA_SIGN_PKCS1_2048_SHA256"], name="", number=0)
-        return self._signs(self._public, self._private, algorithm)
+        return self._signs(*self._rsa_pair(_SIGNING), algorithm)
 
     def decrypts(self, algorithm: Algorithm) -> bool:
         text = os.urandom(_ODD_SIZE)
-        sealed = token_formats.oaep_encrypt(self._public, algorithm.hash, SecretBytes(text))
+        public, key = self._rsa_pair(_ENCRYPTION)
+        sealed = token_formats.oaep_encrypt(public, algorithm.hash, SecretBytes(text))
         parameter = operations.oaep(algorithm.hash)
-        key = self._private
         return text == bytes(
             key.decrypt(sealed, mechanism=Mechanism.RSA_PKCS_OAEP, mechanism_param=parameter)
         )
@@ -206,11 +206,12 @@ class _Trial:
         """Whether an AES key that is wrapped here by an import method does there what it does here."""
         with SecretBytes.random() as outer, SecretBytes.random() as inner:
             first = outer if method.ephemeral else inner
-            data = token_formats.oaep_encrypt(self._public, method.hash, first)
+            public, private = self._rsa_pair(_WRAPPING)
+            data = token_formats.oaep_encrypt(public, method.hash, first)
             data += keywrap.wrap(outer, inner) if method.ephemeral else b""
             block = bytes(BLOCK_SIZE)
             with (
-                importing.unwrapped_whole(self._session, ways, self._private, method, data) as wrapped,
+                importing.unwrapped_whole(self._session, ways, private, method, data) as wrapped,
                 self._destroyed(wrapped.unwrap(_AES, _AES.use, _guarded())) as key,
             ):
                 return operations.cbc(key.encrypt, block, block) == AesCbc(inner).encrypt(block, block, b"")
@@ -226,11 +227,11 @@ class _Trial:
     def _taken(self, value: SecretBytes) -> Iterator[Any]:
         """A wrapping key of known value: wrapped to the RSA key, or where there is none, as it is. It is
         worth nothing, since all it wraps is made to be tried."""
-        hashes = ("sha1", "sha256") if self._private is not None else ()
-        for name in hashes:
-            sealed = token_formats.oaep_encrypt(self._public, name, value)
-            wrapped = Wrapped(self._private, Mechanism.RSA_PKCS_OAEP, operations.oaep(name), sealed)
+        for name in ("sha1", "sha256") if self._rsa_sizes else ():
             try:
+                public, private = self._rsa_pair(_WRAPPING)
+                sealed = token_formats.oaep_encrypt(public, name, value)
+                wrapped = Wrapped(private, Mechanism.RSA_PKCS_OAEP, operations.oaep(name), sealed)
                 made = wrapped.unwrap(_AES, _WRAPPING, _guarded())
             except PKCS11Error:
                 continue
@@ -269,10 +270,14 @@ class _Trial:
         finally:
             key.destroy()
 
-    def _make_rsa(self) -> bool:
-        public, self._private = self._kept.enter_context(self._pair(_RSA, _TRIED_BITS))
-        self._public = token_formats.rsa_public(public[Attribute.MODULUS], public[Attribute.PUBLIC_EXPONENT])
-        return True
+    def _rsa_pair(self, use: MechanismFlag) -> tuple[bytes, Any]:
+        """The public key (DER) and the private one of a pair for one use: some tokens let no key have two."""
+        if use not in self._rsa:
+            kind = Kind(ObjectClass.PRIVATE_KEY, KeyType.RSA, use)
+            public, private = self._kept.enter_context(self._pair(kind, _TRIED_BITS))
+            numbers = public[Attribute.MODULUS], public[Attribute.PUBLIC_EXPONENT]
+            self._rsa[use] = token_formats.rsa_public(*numbers), private
+        return self._rsa[use]
 
     def _agrees(self, check: Callable[..., bool], *of: object) -> bool:
         """The outcome of a check, made once. Raises LostError where the token is to blame."""

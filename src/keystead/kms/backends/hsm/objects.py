@@ -83,8 +83,12 @@ class Searchable(Protocol):
     def search(self, attributes: dict[Attribute, Any]) -> list[Any]: ...
 
 
-def remove_leftovers(session: Searchable, owner: bytes, label: str) -> None:
-    """Destroy what an attempt that was cut short left under a label. Other deployments' objects stay."""
-    for each in session.search({Attribute.LABEL: label}):
-        if each[Attribute.ID].startswith(owner):
-            each.destroy()
+def remove_leftovers(session: Searchable, owner: bytes, label: str) -> int:
+    """Destroy what lies under a label, left there by an attempt that was cut short; how many objects it was.
+    Other deployments' objects stay."""
+    found = [
+        each for each in session.search({Attribute.LABEL: label}) if each[Attribute.ID].startswith(owner)
+    ]
+    for each in found:
+        each.destroy()
+    return len(found)

@@ -201,7 +201,7 @@ class Token:
             for slot in library.get_slots(token_present=True):
                 try:
                     token = slot.get_token()
-                except (pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised):
+                except PKCS11Error:  # another token may be the broken one
                     continue
                 if self._config.names(token.label, token.serial):
                     found.append(token)

@@ -63,8 +63,10 @@ class TokenWrapper:
 
         def work(session: Session) -> Made:
             remove_leftovers(session, self._owner, version)
-            wrapped = importing.kwp(self._ways, self._key(session), data)
-            taken = importing.take_in(session, self._ways, wrapped, algorithm, ref, exportable=False)
+            by = self._key(session)
+            with importing.certain(session):
+                wrapped = importing.kwp(self._ways, by, data)
+                taken = importing.take_in(session, self._ways, wrapped, algorithm, ref, exportable=False)
             return Made(ref.encode(), taken.public, taken.fingerprint)
 
         return self._token.use(work)
