@@ -124,7 +124,9 @@ def _xwing(key: XWingKey, sealed: bytes) -> bytes:
     theirs = sealed[-_X25519_SIZE:]
     agreed = key.x25519.exchange(X25519PublicKey.from_public_bytes(theirs))
     # The combiner hashes as many bytes as this, of which two keys and a label do not change.
-    return hashlib.sha3_256(key.mlkem.decapsulate(sealed[:-_X25519_SIZE]) + agreed + theirs + bytes(38)).digest()
+    return hashlib.sha3_256(
+        key.mlkem.decapsulate(sealed[:-_X25519_SIZE]) + agreed + theirs + bytes(38)
+    ).digest()
 
 
 # --- python-pkcs11 ------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ ADMIN = "user:admin@example.com"
 class World(Platform):
     """A platform with AML AI in it, its guard listening, and its operations running in two threads."""
 
-    operation_services = (KMS, AML)
+    operation_services = (AML, KMS)
 
     def __init__(self, directory: Path, clock: ManualClock | None = None, **options: Any) -> None:
         self.data, self.tables = directory / "data", directory / "tables"

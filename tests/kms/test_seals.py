@@ -516,7 +516,7 @@ def test_an_answer_damaged_on_its_way_seals_nothing(
     key_service: KeyService,
     change: Callable[[dict[str, Any]], None],
 ) -> None:
-    """A ciphertext whose checksum does not fit, and a request that the service did not verify, are refused."""
+    """A ciphertext whose checksum does not fit, or a request that the service did not verify, is refused."""
     scene = make_scene("kms", request, tmp_path)
     with Tampering(key_service, change) as between, SecretBytes.random() as root_key:
         scene.options = dataclasses.replace(scene.options, kms_endpoint=between.endpoint)

@@ -353,7 +353,8 @@ def test_what_waits_for_the_first_opening_is_done_once(server: Server) -> None:
 
 
 def test_a_closed_platform_holds_no_opened_key(tmp_path: Path) -> None:
-    """In a whole server: the epoch has moved, and every lease of a data service is wiped, when `close` returns."""
+    """In a whole server: when `close` returns the epoch has moved, and every lease of a data service is
+    wiped."""
     platform = build(Settings(data_dir=tmp_path / "data", dev=True))
     try:
         platform.start()
