@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("sealed_file", "serving", "import_dataset", "rotation", "million_keys")
+BENCHES = (
+    "sealed_file", "serving", "serving_sizes", "signing", "import_dataset", "rotation", "million_keys",
+)  # fmt: skip
 
 
 def main() -> int:

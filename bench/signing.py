@@ -7,8 +7,8 @@ slow calls get. Both run in this process in turns, and CPU time per call is comp
 short samples. Some software algorithms are called over REST besides, of a server in a process of its own,
 whose CPU is counted.
 
-The work itself takes from microseconds to milliseconds, so a ratio says little of the fast ones: `added` does.
-No target is set. Calls whose work takes more than 200 us, and that cost more than twice that, are flagged.
+The work takes from microseconds to milliseconds, so a ratio says little of the fast ones: `added` does. No
+target is set. Calls whose work takes more than 200 us, and that cost more than twice as much, are flagged.
 
 Run: `python bench/signing.py [--rounds 15] [--rest-seconds 0.7]`. It first makes the keys: half a minute.
 """
@@ -84,16 +84,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--rest-seconds", type=float, default=0.7)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as progress:
-        with keys(Path(scratch)) as made:
-            wanted = made.offered()
-            rows = [row_of(made, *each) for each in progress.track(wanted, description="keys")]
-            for row in progress.track(rows, description="calls"):
-                asyncio.run(measure(made.room, row, options.rounds))
-            some = [row for row in rows if row.level == SOFTWARE and row.algorithm.name in OVER_REST]
-            with server(Path(scratch) / "server") as live:
-                for row in progress.track(some, description="REST"):
-                    uvloop.run(measure_rest(live, made.room, row, options.rest_seconds))
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Progress(transient=True) as progress,
+        keys(Path(scratch)) as made,
+    ):
+        rows = [row_of(made, *each) for each in progress.track(made.offered(), description="keys")]
+        for row in progress.track(rows, description="calls"):
+            asyncio.run(measure(made.room, row, options.rounds))
+        some = [row for row in rows if row.level == SOFTWARE and row.algorithm.name in OVER_REST]
+        with server(Path(scratch) / "server") as live:
+            for row in progress.track(some, description="REST"):
+                uvloop.run(measure_rest(live, made.room, row, options.rest_seconds))
     show(rows)
     return 0
 
@@ -132,8 +134,9 @@ class Keys:
         return [
             (algorithm, level)
             for level in ((SOFTWARE, HSM) if self.token else (SOFTWARE,))
+            for purpose in RPCS
             for algorithm in ALGORITHMS.values()
-            if algorithm.purpose in RPCS and algorithm.name in material.backend(LEVELS[level]).algorithms
+            if algorithm.purpose == purpose and algorithm.name in material.backend(LEVELS[level]).algorithms
         ]
 
     @cached_property

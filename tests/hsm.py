@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,19 +91,22 @@ class SoftToken:
 
     def sessions(self) -> list[int]:
         """The sessions this process has with the library, asked of the library itself."""
-        info = (ctypes.c_ulong * 4)()
-        return [
-            handle
-            for handle in range(1, 10_000)
-            if self.call("C_GetSessionInfo", ctypes.c_ulong(handle), ctypes.byref(info)) == 0
-        ]
+        info = ctypes.byref((ctypes.c_ulong * 4)())
+        with self._inside() as library:
+            ask = library.C_GetSessionInfo
+            return [handle for handle in range(1, 6000) if ask(ctypes.c_ulong(handle), info) == 0]
 
     def call(self, function: str, *arguments: object) -> int:
         """Call the library behind everybody's back, though not while somebody is inside."""
+        with self._inside() as library:
+            return int(getattr(library, function)(*arguments))
+
+    @contextmanager
+    def _inside(self) -> Iterator[ctypes.CDLL]:
         module = module_at(self.library)
         assert module.enter(30.0)
         try:
-            return int(getattr(ctypes.CDLL(str(self.library)), function)(*arguments))
+            yield ctypes.CDLL(str(self.library))
         finally:
             module.leave()
 

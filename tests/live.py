@@ -50,6 +50,11 @@ class LiveServer:
         assert self._process is not None, "the server was not started"
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and neither stopped nor killed since."""
+        return self._process is not None
+
     def command(self, *more: str) -> list[str]:
         """The command line that serves this data directory."""
         serve = [sys.executable, "-m", "keystead", "serve", "--data-dir", str(self.data_dir)]

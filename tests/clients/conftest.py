@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.clients.gcloud import Gcloud
+from tests.clients.gcloud_commands import claimed_by
 from tests.live import LiveServer, live_server
 
 PROJECT = "p1"
@@ -31,3 +33,18 @@ def gcloud(live: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Gcloud
         )
     directory: Path = tmp_path_factory.mktemp("gcloud")
     return Gcloud(live.rest_port, live.grpc_port, directory=directory, project=PROJECT)
+
+
+@pytest.fixture(autouse=True)
+def claims(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test of which it is written that it runs certain gcloud commands did run them, if it passed."""
+    node: Any = request.node
+    commands = claimed_by(f"{node.module.__name__.rsplit('.', 1)[1]}::{node.originalname}")
+    if not commands:
+        yield
+        return
+    gcloud: Gcloud = request.getfixturevalue("gcloud")
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed:
+        assert [command for command in commands if not gcloud.has_run(command)] == []

@@ -34,10 +34,11 @@ class Printed:
 
 
 class Gcloud:
-    """Runs commands in `directory`, where its configuration and the files of a test lie."""
+    """Runs commands in `directory`, where its configuration and the files of a test lie. `ran` holds them."""
 
     def __init__(self, port: int, grpc_port: int, *, directory: Path, project: str) -> None:
         self.directory = directory
+        self.ran: set[tuple[str, ...]] = set()
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CLOUDSDK_")},
             **exports(port, grpc_port, project=project, principal=OWNER),
@@ -46,6 +47,7 @@ class Gcloud:
 
     def run(self, *words: str, token: str | None = OWNER) -> Printed:
         """Run `gcloud WORDS`; `token` is the bearer token, None for no credentials at all."""
+        self.ran.add(words)
         environment = dict(self._environment)
         if token is None:
             del environment["CLOUDSDK_AUTH_ACCESS_TOKEN"]
@@ -62,6 +64,11 @@ class Gcloud:
             check=False,
         )
         return Printed(done.returncode, done.stdout, done.stderr)
+
+    def has_run(self, command: str) -> bool:
+        """Whether `gcloud kms COMMAND` was run."""
+        words = ("kms", *command.split())
+        return any(ran[: len(words)] == words for ran in self.ran)
 
     def ok(self, *words: str, token: str | None = OWNER) -> Printed:
         """The same, and it must succeed."""

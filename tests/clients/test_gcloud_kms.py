@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.clients.gcloud import Gcloud
-from tests.live import LiveServer
 
 pytestmark = pytest.mark.gcloud
 
@@ -331,16 +330,3 @@ def test_a_certificate_chain_of_a_software_key_is_refused_by_gcloud(
     text = gcloud.refused("kms", "keys", "versions", "get-certificate-chain", "1", "--key", key, *WHERE)
 
     assert "Certificate chains are only available for HSM key versions." in text
-
-
-@pytest.mark.slow
-def test_a_key_type_that_is_not_served_says_so(gcloud: Gcloud, live: LiveServer, ring: str) -> None:
-    """An asymmetric key is refused as UNIMPLEMENTED, naming the algorithm (gcloud tries 501 again first)."""
-    text = gcloud.refused(
-        "kms", "keys", "create", "ksign", *WHERE, "--purpose=asymmetric-signing",
-        "--default-algorithm=ec-sign-p256-sha256",
-    )  # fmt: skip
-
-    assert '"status":"UNIMPLEMENTED"' in text
-    assert "Keys of algorithm EC_SIGN_P256_SHA256 are not supported by this server." in text
-    assert "Traceback" not in live.log.read_text()

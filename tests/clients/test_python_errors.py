@@ -228,6 +228,24 @@ def test_kinds_of_keys_that_are_not_served_say_so(
     assert isinstance(refusal(kms.get_crypto_key, {"name": f"{ring}/cryptoKeys/other"}), exceptions.NotFound)
 
 
+def test_fields_that_are_not_served_say_so(kms: Any, key: str) -> None:
+    """A Key Access Justifications policy is UNIMPLEMENTED for a new key and for one that is there."""
+    policy = {"key_access_justifications_policy": {"allowed_access_reasons": ["CUSTOMER_INITIATED_ACCESS"]}}
+    change = {"paths": ["labels", "key_access_justifications_policy"]}
+    create = {
+        "parent": key.split("/cryptoKeys/", maxsplit=1)[0], "crypto_key_id": "other",
+        "crypto_key": {"purpose": Purpose.ENCRYPT_DECRYPT, **policy},
+    }  # fmt: skip
+    for call, request in (
+        (kms.create_crypto_key, create),
+        (kms.update_crypto_key, {"crypto_key": {"name": key, **policy}, "update_mask": change}),
+        (kms.update_crypto_key, {"crypto_key": {"name": key}, "update_mask": change}),
+    ):
+        error = refusal(call, request)
+        assert isinstance(error, exceptions.MethodNotImplemented)
+        assert "The field crypto_key.key_access_justifications_policy is not supported" in error.message
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_methods_that_are_not_served_say_so(live: LiveServer, transport: str) -> None:
     """An RPC of the API without a function is UNIMPLEMENTED with its name."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from keystead.kms.algorithms import BY_NAME
 from keystead.kms.importing import ImportRecord
-from keystead.kms.lifecycle import State
+from keystead.kms.lifecycle import JobState, State
 from keystead.kms.messages import (
     CreateCryptoKeyRequest,
     CreateImportJobRequest,
@@ -202,3 +202,13 @@ def crashed(directory: Path, **fields: Any) -> tuple[Platform, str, str]:
     platform = Platform(directory, before.clock, key_executor=Dropping())
     answered = ImportRoom(platform).send(key, wrapped, import_job=job, **fields)
     return platform, job, answered.name
+
+
+def job_state(job: Any) -> str:
+    return str(JobState.Name(job.state))
+
+
+def pass_time(room: ImportRoom, time: dt.timedelta) -> int:
+    """Let time pass, then do what is due; how much that was."""
+    room.platform.clock.advance(time)
+    return room.platform.schedule.run_due(room.platform.clock.now())

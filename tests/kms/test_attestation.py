@@ -254,6 +254,7 @@ def test_the_chain_must_hold(issued: certificates.Issued, manual_clock: ManualCl
 FORGER = certificates.issue("forger", dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @settings(max_examples=300)
 @given(st.integers(min_value=0), st.integers(min_value=0, max_value=7), st.booleans())
 def test_no_certificate_crashes_the_verifier(place: int, bit: int, of_leaf: bool) -> None:

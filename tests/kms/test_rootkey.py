@@ -136,6 +136,22 @@ def test_closing_wipes_and_opening_again_restores(sqlite_store: Store, seal_file
             assert unwrapped == material
 
 
+def test_a_key_wiped_in_the_middle_is_no_damage(sqlite_store: Store, seal_file: Path) -> None:
+    """The moment between a use that took the key and the wiping of it: sealed, not damaged."""
+    with SecretBytes.random() as material:
+        wrapped = opened(sqlite_store, seal_file).wrap(FIRST, material)
+        key = SecretBytes.random()
+        root = RootKey(key)
+        key.wipe()
+        for use in (
+            lambda: root.wrap(FIRST, material),
+            lambda: root.unwrap(FIRST, wrapped),
+            lambda: root.use(bytes),
+        ):
+            with pytest.raises(Unavailable, match="Keystead is sealed"):
+                use()
+
+
 def test_what_is_under_way_when_it_is_closed_ends_well(sqlite_store: Store, seal_file: Path) -> None:
     """Threads that unwrap while it is closed get the material or Unavailable, never a word of damage."""
     root = opened(sqlite_store, seal_file)

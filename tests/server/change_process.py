@@ -1,6 +1,8 @@
-"""Changes the seal of a data directory from a file to a passphrase, and kills itself on the way.
+"""Changes the seal of a data directory that is sealed by a file, and kills itself on the way.
 
-    python -m tests.server.change_process DATA_DIR MOMENT
+    python -m tests.server.change_process DATA_DIR MOMENT [MODULE TOKEN PIN_FILE]
+
+The new seal is PASSPHRASE, or in that token.
 
 MOMENT: sealed (the new seal wraps the root key, nothing is stored), recorded (all is written, nothing is
 committed) or committed.
@@ -43,15 +45,21 @@ class DyingTrail(OperatorTrail):
             tx.after_commit(die)
 
 
-def main(data_dir: Path, moment: str) -> None:
+def main(data_dir: Path, moment: str, *token: str) -> None:
     clock = SystemClock()
     trail = DyingTrail(clock, lambda tx: ensure_organization(tx, clock))
     trail.moment = moment
     if moment == "sealed":
         KnownSeals.add = die  # type: ignore[method-assign]
+    options, secret = SealOptions("passphrase"), SecretBytes(PASSPHRASE)
+    if token:
+        module, label, pin_file = token
+        options = SealOptions(
+            "pkcs11", pkcs11_module=Path(module), pkcs11_token=label, pin_file=Path(pin_file)
+        )
     store = open_store(f"sqlite:///{data_dir / 'store.db'}", create=False)
-    Resealing(store, data_dir, trail).change("test", SealOptions("passphrase"), SecretBytes(PASSPHRASE), None)
+    Resealing(store, data_dir, trail).change("test", options, None if token else secret, None)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -565,9 +565,7 @@ def test_a_kill_during_a_change_leaves_one_seal(server: Server, moment: str, kin
     """kill -9 before the commit: the old seal opens; after it: the new one. The record is there with it."""
     server.sealing.start()
     root_key = server.root_key.use(bytes)
-    command = [sys.executable, "-m", "tests.server.change_process", str(server.data_dir), moment]
-    killed = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert killed.returncode == -9, killed.stderr
+    change_and_die(server, moment)
     server.start().start()
     assert stored(server).kind == kind
     if kind == "passphrase":
@@ -576,6 +574,22 @@ def test_a_kill_during_a_change_leaves_one_seal(server: Server, moment: str, kin
     with server.store.read() as tx:
         changes = [row for row in tx.audit.walk(1) if b"Seal.Change" in row.body]
     assert len(changes) == (kind == "passphrase")
+
+
+def test_a_kill_after_a_change_to_a_token_waits_for_nobody(server: Server, soft_token: SoftToken) -> None:
+    """The new seal is known to the data directory before it is committed: the next start opens by itself."""
+    server.sealing.start()
+    root_key = server.root_key.use(bytes)
+    change_and_die(server, "committed", str(soft_token.library), soft_token.label, str(soft_token.pin_file))
+    server.start().start()
+    assert stored(server).kind == "pkcs11"
+    assert server.root_key.use(bytes) == root_key
+
+
+def change_and_die(server: Server, *arguments: str) -> None:
+    command = [sys.executable, "-m", "tests.server.change_process", str(server.data_dir), *arguments]
+    killed = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert killed.returncode == -9, killed.stderr
 
 
 # --- the control socket ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from keystead.api import masks, names
 from keystead.api.call import Call
-from keystead.api.errors import NotFound, bad_field
+from keystead.api.errors import NotFound, Unimplemented, bad_field
 from keystead.api.method import LogKind, Need, method
 from keystead.kms import lifecycle
 from keystead.kms.algorithms import ALGORITHMS, algorithm_of, require_fit
@@ -39,7 +39,8 @@ _ALGORITHM = CryptoKeyVersion.CryptoKeyVersionAlgorithm
 _PURPOSE = CryptoKey.CryptoKeyPurpose
 _ENCRYPT_DECRYPT = _PURPOSE.Value("ENCRYPT_DECRYPT")
 _OUTPUT_ONLY = ("primary", "create_time")
-_UNSUPPORTED = ("crypto_key_backend", "key_access_justifications_policy")
+_JUSTIFICATIONS = "key_access_justifications_policy"
+_UNSUPPORTED = ("crypto_key_backend", _JUSTIFICATIONS)
 _FULL = CryptoKeyVersion.CryptoKeyVersionView.Value("FULL")
 
 
@@ -141,6 +142,7 @@ class CryptoKeys:
     )
     def update(self, call: Call, request: UpdateCryptoKeyRequest) -> CryptoKey:
         masks.require(request.update_mask)
+        require_served(request.update_mask)
         stored = KEYS.require(call.tx, request.crypto_key.name)
         key = stored.message
         before = CryptoKey()
@@ -196,6 +198,13 @@ def with_primaries(tx: Any, keys: list[Any], *, full: bool = False) -> list[Any]
         version = versions[key.primary.name].message
         key.primary.CopyFrom(version if full else without_attestation(version))
     return keys
+
+
+def require_served(mask: Any) -> None:
+    """UNIMPLEMENTED for a mask that names what Cloud KMS could change and this server cannot."""
+    for path in masks.normalize(mask, CryptoKey.DESCRIPTOR):
+        if path.split(".", 1)[0] == _JUSTIFICATIONS:
+            raise Unimplemented(f"The field crypto_key.{_JUSTIFICATIONS} is not supported by this server.")
 
 
 def immutable_fields() -> list[str]:

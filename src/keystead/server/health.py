@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from typing import Protocol
 
@@ -33,17 +33,20 @@ class Health:
     """Answers of the two health paths.
 
     checks: name to a function that says whether that part is ready. It is called in a thread of
-    `executor` (it may read the store); raising counts as not ready. timeout: seconds for all checks.
+    `executor` (it may read the store); raising counts as not ready. optional: checks that are told, but
+    without which the server is ready all the same. timeout: seconds for all checks.
     """
 
     def __init__(
         self,
         checks: Mapping[str, Check] | None = None,
         *,
+        optional: Collection[str] = (),
         executor: Executor | None = None,
         timeout: float = 2.0,
     ) -> None:
         self._checks = dict(checks or {})
+        self._optional = frozenset(optional)
         self._executor = executor
         self._timeout = timeout
         self._stopping = False
@@ -68,7 +71,7 @@ class Health:
                 run.cancel()
         results = [run.done() and not run.cancelled() and run.result() for run in runs]
         checks = {name: "ok" if good else "failed" for name, good in zip(self._checks, results, strict=True)}
-        if all(results):
+        if all(good for name, good in zip(self._checks, results, strict=True) if name not in self._optional):
             return 200, {"status": "ok", "checks": checks}
         return 503, {"status": "unavailable", "checks": checks}
 

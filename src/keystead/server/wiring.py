@@ -53,6 +53,7 @@ from keystead.kms.backends import Backend
 from keystead.kms.backends.software import SoftwareBackend
 from keystead.kms.events import KeyEvents
 from keystead.kms.keycache import KeyCache
+from keystead.kms.pending import Attest
 from keystead.kms.rootkey import ROOT_KEY, RootKey
 from keystead.kms.service import KMS
 from keystead.server.control import ControlSocket
@@ -61,6 +62,7 @@ from keystead.server.loops import Loop
 from keystead.server.seal_commands import seal_commands
 from keystead.server.sealing import SEAL_S, Sealing
 from keystead.server.settings import Settings
+from keystead.server.token import token_of
 from keystead.store.engine import Follower, Store, open_store
 from keystead.store.lock import DataDirLock, ServerLock, server_lock
 
@@ -226,7 +228,10 @@ def _assemble(settings: Settings, clock: Clock, store: Store, sealing: Sealing, 
     root_key = sealing.root_key
     organization = prepare_organization(store, clock, owner=DEV_OWNER if settings.dev else None)
     ground = _ground(settings, clock, store, organization)
-    keys = _add_key_service(ground, [SoftwareBackend(root_key)], root_key.require_open)
+    token = token_of(settings, store, root_key, clock)
+    backends: list[Backend] = [SoftwareBackend(root_key), *([token.backend] if token else [])]
+    attest = token.attest if token else None
+    keys = _add_key_service(ground, backends, root_key.require_open, attest)
     _add_identity_and_audit(ground)
     aml = _add_aml(ground, settings, keys)
     guard = KeyGuard([aml.keychain])
@@ -238,6 +243,9 @@ def _assemble(settings: Settings, clock: Clock, store: Store, sealing: Sealing, 
     sealing.subscribe(closed=lambda: aml.keychain.end_leases(Unavailable("Keystead was sealed.")))
     sealing.subscribe(opened=guard.poll, closed=guard.poll)
     checks = {"store": lambda: _answers(store), "seal": lambda: root_key.is_open}
+    if token is not None:
+        checks["token"] = token.usable
+        locks.all.callback(token.backend.close)
     return Platform(
         settings=settings,
         clock=clock,
@@ -245,7 +253,7 @@ def _assemble(settings: Settings, clock: Clock, store: Store, sealing: Sealing, 
         registry=ground.registry,
         dispatcher=ground.dispatcher,
         authenticator=DevAuthenticator(),
-        health=Health(checks, executor=ground.executors[0]),
+        health=Health(checks, optional=["token"], executor=ground.executors[0]),
         key_events=ground.key_events,
         policy_events=ground.policy_events,
         keys=keys,
@@ -275,7 +283,10 @@ def build_worker(settings: Settings, clock: Clock, store: Follower, backends: It
 
 
 def _add_key_service(
-    ground: _Ground, backends: Iterable[Backend], require_open: Callable[[], object] = lambda: None
+    ground: _Ground,
+    backends: Iterable[Backend],
+    require_open: Callable[[], object] = lambda: None,
+    attest: Attest | None = None,
 ) -> KeyService:
     keys = assemble_kms(
         ground.store,
@@ -285,6 +296,7 @@ def _add_key_service(
         backends,
         executor=ground.executors[2],
         require_open=require_open,
+        attest=attest,
     )
     types = [ResourceType(shape, prefix, KMS, exists) for shape, prefix, exists in policy_carriers()]
     ground.registry.add(

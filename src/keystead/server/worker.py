@@ -51,7 +51,8 @@ def run(calls: int, epoch: int) -> None:
     control.start()
     store = open_follower(settings.database_url, EpochReader(epoch))
     os.close(epoch)
-    hot = build_worker(settings, SystemClock(), store, [SoftwareBackend(root_key), TokenOfMain()])
+    tokens = [TokenOfMain()] if settings.hsm_module is not None else []
+    hot = build_worker(settings, SystemClock(), store, [SoftwareBackend(root_key), *tokens])
     control.cache = hot.cache
     stale = Loop("stale-keys", StaleKeys(store, hot.cache).drop, STALE_S)
     stale.start()

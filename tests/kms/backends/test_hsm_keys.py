@@ -588,17 +588,19 @@ class Load:
         raise AssertionError(f"the load stands still at {self.done}")
 
 
+@pytest.mark.slow
 def test_eight_threads_mixed(soft_token: SoftToken) -> None:
     """No error and no mixed-up answer, and one session for all of them."""
     backend = HsmBackend(soft_token.config())
     load = Load(backend)
     before = len(soft_token.sessions())
-    load.during(lambda load: load.wait(2000))
+    load.during(lambda load: load.wait(1000))
     assert load.unavailable == 0
     assert len(soft_token.sessions()) == before
     backend.close()
 
 
+@pytest.mark.slow
 def test_a_token_lost_under_load(soft_token: SoftToken) -> None:
     """Threads see UNAVAILABLE while it is away and nothing else, ever; then it goes on, without one session
     left over."""

@@ -10,7 +10,6 @@ Permissions needed on the key: cloudkms.cryptoKeyVersions.useToEncrypt to seal, 
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import logging
 from collections.abc import Callable
@@ -180,7 +179,6 @@ def _answer(error: exceptions.GoogleAPICallError) -> tuple[str, str]:
         return "", str(error.message)
 
 
-@functools.cache
 def _silence() -> None:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
@@ -89,10 +89,10 @@ class Token:
         self._down = None
 
     def close(self) -> None:
-        """Log out and end the session; a later `use` opens another."""
+        """Log out and end the session, if there is one and the token answers; a later `use` opens another."""
         if self._session is None:
             return
-        with self._turn():
+        with suppress(Unavailable), self._turn():
             session, self._session = self._session, None
             if session is None or session.generation != self._module.generation:
                 return
