@@ -139,6 +139,8 @@ class Customer(threading.Thread):
         send()
         self._ledger.answered(change)
         self.acknowledged += 1
+        if not change.after.signs and self._random.random() < 0.5:
+            self._encrypt(change.key, change.after, keep=False)
 
     def _new_key(self, *, signs: bool) -> tuple[Change, Send]:
         self._made += 1

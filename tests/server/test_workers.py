@@ -185,7 +185,7 @@ def test_a_worker_answers_hot_calls_by_itself(own: LiveServer) -> None:
 
 
 def test_keys_in_a_token_are_used_through_every_process(soft_token: SoftToken, tmp_path: Path) -> None:
-    """Each process encrypts, decrypts and signs with them, though only the main process speaks to the token."""
+    """Each process encrypts, decrypts and signs with them; only the main process speaks to the token."""
     live = serving(
         tmp_path / "server",
         *("--hsm-module", str(soft_token.library)),

@@ -285,7 +285,12 @@ def restart(token: SoftToken) -> None:
     module_at(token.library).restart()
 
 
-@pytest.mark.parametrize("end", [close_all_sessions, log_out, finalize, restart])
+def leave_a_search_open(token: SoftToken) -> None:
+    begun = [token.call("C_FindObjectsInit", ctypes.c_ulong(each), None, 0) for each in token.sessions()]
+    assert 0 in begun
+
+
+@pytest.mark.parametrize("end", [close_all_sessions, log_out, finalize, restart, leave_a_search_open])
 def test_an_ended_session_is_opened_again(
     soft_token: SoftToken, backend: HsmBackend, key: Any, end: Callable[[SoftToken], None]
 ) -> None:
@@ -301,6 +306,8 @@ def test_an_ended_session_is_opened_again(
             key.open(sealed, b"other")
         end(soft_token)
         assert len(backend.random(16)) == 16
+        end(soft_token)
+        assert backend._token.use(lambda session: session.search({}))
         end(soft_token)
         assert backend.status().usable
     restart(soft_token)

@@ -41,10 +41,12 @@ class HsmBackend:
 
     @property
     def algorithms(self) -> frozenset[str]:
+        self._token.expect()
         return self._offered().algorithms
 
     @property
     def import_methods(self) -> frozenset[str]:
+        self._token.expect()
         return self._offered().import_methods
 
     def generate(self, version: str, algorithm: Algorithm, *, exportable: bool = False) -> Made:

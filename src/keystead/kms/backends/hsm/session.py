@@ -77,9 +77,13 @@ class Session:
 
     def search(self, attributes: dict[Attribute, Any]) -> list[Any]:
         """All objects with these attributes. A token that is gone may answer that there are none."""
-        # A search that cannot begin leaves an operation of the library open; this fails cleanly instead.
+        # python-pkcs11 ends a search that could not begin when its object is dropped. That must not happen
+        # later, in another thread: so a session that is gone fails here, and no traceback keeps the object.
         self.raw.generate_random(_PROBE_BITS)
-        return list(self.raw.get_objects(attributes))
+        try:
+            return list(self.raw.get_objects(attributes))
+        except PKCS11Error as error:
+            raise error.with_traceback(None) from None
 
     def destroy(self, attributes: dict[Attribute, Any]) -> int:
         """Destroy all objects with these attributes; how many there were."""

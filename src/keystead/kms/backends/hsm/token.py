@@ -76,6 +76,11 @@ class Token:
             self._down = None
         return result
 
+    def expect(self) -> None:
+        """Raises Unavailable where the token was away at the last call and still is; asks it only then."""
+        if self._down is not None:
+            self.use(lambda _: None)
+
     def status(self) -> Status:
         """What a person should know of the token now; tries to open it."""
         try:
