@@ -1,7 +1,7 @@
 """Every `gcloud kms` command of the installed gcloud: which test runs it, or why none does.
 
-`RUN_BY` is held in two ways: `test_gcloud_kms_commands` compares it with gcloud, and the fixture `claims` sees
-that each test in it did run its commands. `LEFT_OUT` is run too: what is left out must say so.
+`RUN_BY` is held in two ways: `test_gcloud_kms_commands` compares it with gcloud, and the fixture `claims`
+sees that each test in it did run its commands. `LEFT_OUT` is run too: what is left out must say so.
 """
 
 from __future__ import annotations

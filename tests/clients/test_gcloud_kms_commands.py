@@ -156,7 +156,8 @@ def test_keys_of_every_purpose_are_listed_and_filtered(ring: Gcloud) -> None:
     assert names == sorted(names)
     only = "--format=value(name)"
     assert [line for (line,) in listed(only, "--page-size=2")] == names
-    assert [line for (line,) in listed(only, "--sort-by=~name", "--limit=2")] == names[::-1][:2]
+    assert [line for (line,) in listed(only, "--sort-by=~name")] == names[::-1]
+    assert [line for (line,) in listed(only, "--limit=2")] == names[:2]
 
 
 def test_a_key_is_described_by_all_tracks_and_names(ring: Gcloud, live: LiveServer) -> None:

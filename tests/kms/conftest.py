@@ -11,6 +11,7 @@ from keystead.kms.backends.hsm.backend import HsmBackend
 from tests.hsm import make_token
 from tests.kms.importroom import TOKEN_METHODS, ImportRoom
 from tests.kms.keyroom import Keyroom
+from tests.kms.sealroom import key_service  # noqa: F401  # a fixture
 from tests.platform import Platform, running
 
 

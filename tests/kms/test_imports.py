@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from google.cloud.audit import audit_log_pb2
 
 from keystead.api.clock import moment
 from keystead.api.errors import (
@@ -15,6 +16,7 @@ from keystead.api.errors import (
     PermissionDenied,
     Unimplemented,
 )
+from keystead.audit import messages
 from keystead.kms.algorithms import ALGORITHMS, BY_NAME
 from keystead.kms.importing import MAX_WRAPPED
 from keystead.kms.messages import (
@@ -285,6 +287,30 @@ def test_importing_needs_a_right_on_the_key_and_one_on_the_job(room: ImportRoom)
     room.platform.revoke(key, USER, CREATE)
     with pytest.raises(PermissionDenied, match="create"):
         send()
+
+
+def audit_log(body: bytes) -> Any:
+    log = audit_log_pb2.AuditLog()
+    messages.LogEntry.FromString(body).proto_payload.Unpack(log)
+    return log
+
+
+def test_every_right_that_was_asked_for_is_in_the_record(room: ImportRoom) -> None:
+    """It names the right on the key and the one on the job, and says which of them was missing."""
+    key, job, wrapped = room.key(), room.job(), room.wrap(MATERIAL)
+    room.platform.grant(key, USER, CREATE)
+    with pytest.raises(PermissionDenied):
+        room.send(key, wrapped, principal=USER)
+    room.platform.grant(job, USER, IMPORT)
+    room.send(key, wrapped, principal=USER)
+    create = ("cloudkms.cryptoKeyVersions.create", key)
+    use = ("cloudkms.importJobs.useToImport", job)
+    recorded = [
+        [(info.permission, info.resource, info.granted) for info in log.authorization_info]
+        for log in map(audit_log, room.platform.audit_bodies())
+        if log.method_name == "ImportCryptoKeyVersion"
+    ]
+    assert recorded == [[(*create, True), (*use, False)], [(*create, True), (*use, True)]]
 
 
 def test_importing_again_needs_the_right_to_change_the_version(room: ImportRoom) -> None:

@@ -40,6 +40,7 @@ class Call:
     resource: the canonical name that was authorized. service: the API that was asked.
     response: what is answered, for the audit record; a function with a transaction of its own sets it there.
     audit: facts a function adds to its audit record (`metadata` of AuditLog).
+    needs: what was asked beside the method's permission, as permission, resource and whether it was granted.
     """
 
     principal: str | None
@@ -53,6 +54,7 @@ class Call:
     response: Any = None
     now: dt.datetime = _EPOCH
     audit: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[tuple[str, str, bool], ...] = ()
     opener: Callable[[], AbstractContextManager[Any]] | None = None
 
     def transaction(self) -> AbstractContextManager[Any]:

@@ -20,9 +20,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import Any, Protocol
-
-from google.rpc import error_details_pb2
+from typing import Any, NoReturn, Protocol
 
 from keystead.api import fields, names
 from keystead.api.call import Call, NeedsMain, Transactions, WouldBlock
@@ -31,10 +29,10 @@ from keystead.api.errors import (
     ApiError,
     DeadlineExceeded,
     PermissionDenied,
-    Unauthenticated,
     Unimplemented,
     bad_field,
     permission_denied,
+    unauthenticated,
 )
 from keystead.api.method import LogKind, Method, MethodSpec, Need
 from keystead.api.registry import Registry
@@ -213,9 +211,15 @@ class Dispatcher:
         try:
             permission = self._prepare(method, request, call)
             if not self._granted(method, permission, call):
-                self._deny(method, request, call, permission, call.resource)
+                self._deny(
+                    method,
+                    request,
+                    call,
+                    permission,
+                    permission_denied(permission, call.resource, method.service.name),
+                )
             for need in method.spec.also:
-                self._require(need, method, request, call)
+                self._require(need, method, request, call, permission)
             return self._perform(method, request, call, permission)
         except ApiError:
             raise
@@ -256,16 +260,21 @@ class Dispatcher:
             call.principal or "", permission, call.resource, call.now, inline=call.inline
         )
 
-    def _require(self, need: Need, method: Method, request: Any, call: Call) -> None:
-        permission = need.of(request)
-        if not permission or not fields.has_path(request, need.on):
+    def _require(self, need: Need, method: Method, request: Any, call: Call, permission: str) -> None:
+        """Check what is needed beside `permission`, which the caller holds."""
+        needed = need.of(request)
+        if not needed or not fields.has_path(request, need.on):
             return
         resource = self._resource(need.on, need.templates, request, inline=False)
-        if not self._authorizer.allowed(call.principal or "", permission, resource, call.now, inline=False):
-            self._deny(method, request, call, permission, resource)
+        granted = self._authorizer.allowed(call.principal or "", needed, resource, call.now, inline=False)
+        call.needs += ((needed, resource, granted),)
+        if not granted:
+            error = permission_denied(needed, resource, method.service.name)
+            self._deny(method, request, call, permission, error)
 
-    def _deny(self, method: Method, request: Any, call: Call, permission: str, resource: str) -> None:
-        error = permission_denied(permission, resource, method.service.name)
+    def _deny(
+        self, method: Method, request: Any, call: Call, permission: str, error: PermissionDenied
+    ) -> NoReturn:
         event = AuditEvent(method, call, request, None, error, granted=False, permission=permission)
         with self._store.write() as tx:
             self._audit.record(tx, event)
@@ -386,14 +395,3 @@ def _check_fields(spec: MethodSpec, request: Any) -> None:
     for path in spec.unsupported:
         if fields.has_path(request, path):
             raise Unimplemented(f"The field {path} is not supported by this server.")
-
-
-def unauthenticated() -> Unauthenticated:
-    """The answer to a call without (valid) credentials, in the words of Google's front end."""
-    info = error_details_pb2.ErrorInfo(reason="CREDENTIALS_MISSING", domain="googleapis.com")
-    return Unauthenticated(
-        "Request is missing required authentication credential. Expected OAuth 2 access token, login cookie "
-        "or other valid authentication credential. See "
-        "https://developers.google.com/identity/sign-in/web/devconsole-project.",
-        info,
-    )

@@ -126,6 +126,17 @@ def permission_denied(permission: str, resource: str, service: str) -> Permissio
     )
 
 
+def unauthenticated() -> Unauthenticated:
+    """The answer to a call without (valid) credentials, in the words of Google's front end."""
+    info = error_details_pb2.ErrorInfo(reason="CREDENTIALS_MISSING", domain="googleapis.com")
+    return Unauthenticated(
+        "Request is missing required authentication credential. Expected OAuth 2 access token, login cookie "
+        "or other valid authentication credential. See "
+        "https://developers.google.com/identity/sign-in/web/devconsole-project.",
+        info,
+    )
+
+
 def precondition(message: str, kind: str, subject: str, description: str = "") -> FailedPrecondition:
     """FAILED_PRECONDITION with the PreconditionFailure that clients match on (`type`, `subject`)."""
     violation = error_details_pb2.PreconditionFailure.Violation(

@@ -132,11 +132,9 @@ def _audit_log(event: AuditEvent, resource: str) -> audit_log_pb2.AuditLog:
         request=redaction.payload(event.request, spec.redact),
     )
     _identify(log, call)
-    if event.permission:
-        info = log.authorization_info.add(
-            resource=call.resource, permission=event.permission, granted=event.granted
-        )
-        info.resource_attributes.name = call.resource
+    for permission, name, granted in _asked(event):
+        info = log.authorization_info.add(resource=name, permission=permission, granted=granted)
+        info.resource_attributes.name = name
         info.resource_attributes.service = event.method.service.name
         if spec.log in _PERMISSION_TYPES:
             info.permission_type = info.PermissionType.Value(_PERMISSION_TYPES[spec.log])
@@ -150,6 +148,15 @@ def _audit_log(event: AuditEvent, resource: str) -> audit_log_pb2.AuditLog:
     if call.audit:
         log.metadata.CopyFrom(redaction.facts(call.audit))
     return log
+
+
+def _asked(event: AuditEvent) -> list[tuple[str, str, bool]]:
+    """Permission, resource and whether it was granted, of all that was asked of the caller's grants."""
+    needs = event.call.needs
+    # What is needed besides is asked only once the method's own permission was granted.
+    own = event.granted or any(not granted for _, _, granted in needs)
+    first = [(event.permission, event.call.resource, own)] if event.permission else []
+    return [*first, *needs]
 
 
 def _identify(log: audit_log_pb2.AuditLog, call: Call) -> None:

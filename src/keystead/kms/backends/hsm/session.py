@@ -1,4 +1,9 @@
-"""A logged-in session with a token: finding keys, and telling whether the token is still there."""
+"""A logged-in session with a token: finding keys, and telling whether the token is still there.
+
+A login belongs to the process, and any part of it can end it. A session that is logged out finds public
+objects only, and does not say that there are others. So each session has a private object of its own, which
+is gone as soon as the login is; without it no search is believed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pkcs11
-from pkcs11 import Attribute, ObjectClass
+from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
 from keystead.kms.backends.hsm.errors import LostError, MissingError
@@ -35,6 +40,7 @@ class Session:
         self.library = library
         self.fresh = True
         self._opened = time.monotonic()
+        self._witness = _make_witness(raw)
         self._handles: dict[tuple[ObjectRef, ObjectClass], Any] = {}
 
     @property
@@ -48,11 +54,12 @@ class Session:
         return self.fresh or time.monotonic() - self._opened < TRUSTED_S
 
     def healthy(self) -> bool:
-        """Whether token and session answer just now."""
+        """Whether token and session answer just now, and the session is logged in."""
         try:
             there = self.token.slot.get_token()
             self.raw.generate_random(_PROBE_BITS)
-        except PKCS11Error:
+            self._require_login()
+        except (PKCS11Error, LostError):
             return False
         return (there.serial, there.label) == (self.token.serial, self.token.label)
 
@@ -76,14 +83,25 @@ class Session:
         return found[0]
 
     def search(self, attributes: dict[Attribute, Any]) -> list[Any]:
-        """All objects with these attributes. A token that is gone may answer that there are none."""
+        """All objects with these attributes. Raises LostError when logged out. A token that is gone may
+        answer that there are none."""
         # python-pkcs11 ends a search that could not begin when its object is dropped. That must not happen
         # later, in another thread: so a session that is gone fails here, and no traceback keeps the object.
         self.raw.generate_random(_PROBE_BITS)
         try:
-            return list(self.raw.get_objects(attributes))
+            found = list(self.raw.get_objects(attributes))
         except PKCS11Error as error:
             raise error.with_traceback(None) from None
+        self._require_login()
+        return found
+
+    def _require_login(self) -> None:
+        try:
+            seen = self._witness[Attribute.CLASS]
+        except PKCS11Error:
+            seen = None
+        if seen is None:
+            raise LostError
 
     def destroy(self, attributes: dict[Attribute, Any]) -> int:
         """Destroy all objects with these attributes; how many there were."""
@@ -101,6 +119,15 @@ class Session:
     def close(self) -> None:
         """End it, and the login with it."""
         self.raw.close()
+
+
+def _make_witness(raw: pkcs11.Session) -> Any:
+    """A private object that lives as long as the session and its login."""
+    private = {Attribute.TOKEN: False, Attribute.PRIVATE: True}
+    try:
+        return raw.create_object(private | {Attribute.CLASS: ObjectClass.DATA, Attribute.VALUE: b"keystead"})
+    except PKCS11Error:  # not every token takes data
+        return raw.generate_key(KeyType.AES, 256, capabilities=MechanismFlag(0), template=private)
 
 
 def _missing(token: str, ref: ObjectRef, found: int) -> str:

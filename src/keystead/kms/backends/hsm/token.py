@@ -194,9 +194,10 @@ class Token:
             self._check(token)
             try:
                 raw = self._login(token, pin)
+                return Session(raw, token, self._module.generation, self._module.described())
             except PKCS11Error as error:
+                self._lost_in = self._module.generation
                 raise errors.unavailable(self._config.described, error) from None
-        return Session(raw, token, self._module.generation, self._module.described())
 
     def _find(self) -> pkcs11.Token | None:
         """The token, if the library sees it. Raises Unavailable where there are two."""
@@ -252,6 +253,8 @@ class Token:
 
 
 def _describe(session: Session) -> Status:
+    if not session.healthy():
+        raise LostError
     there = session.token.slot.get_token()
     serial = there.serial.decode(errors="replace")
     maker = f"{there.manufacturer_id} {there.model}".strip()
