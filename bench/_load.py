@@ -124,7 +124,7 @@ class GrpcConnection:
     def invoke(self, rpc: str) -> Callable[[bytes], Awaitable[bytes]]:
         """Calls of an RPC, from message to message. Raise grpc.RpcError."""
         call = self._channel.unary_unary(f"/{rpc}")
-        return lambda request: call(request, metadata=self._metadata)  # type: ignore[no-any-return]
+        return lambda request: call(request, metadata=self._metadata)
 
     async def close(self) -> None:
         await self._channel.close()

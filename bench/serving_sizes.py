@@ -1,12 +1,11 @@
 """Encrypt and Decrypt of 32 B, 4 KiB and 64 KiB, over REST and gRPC, by a server of one and of two processes.
 
 Every call is offered as fast as it is answered, in 16 lanes, as many to each process of the server; the two
-servers take turns. Calls per second say what came out on this machine, and the column beside them what
-limited it: a server process or the driver that has no more of its core, the machine whose cores are all busy,
-or (`latency`) none of them. On a machine of two cores, which the driver needs one of, two processes can
-hardly be faster than one, over gRPC least of all, as the official client costs as much as the server: that
-each call costs the server the same CPU as with one process is then what says that two cores more would serve
-twice the calls.
+servers take turns. Beside the calls per second stands what limited them: the server or the driver, when it
+used up its cores, the machine, when all of its cores were busy, or the latency of a call. The driver shares
+the machine: over gRPC the official client costs as much as the server, so that on two cores two processes
+can hardly answer more calls than one. CPU per call depends much less on that: as long as two processes need
+no more of it than one, more cores serve more calls.
 
 The last column is CPU per call of one process to that of the same work without a server: the cipher of the
 ciphertext format and both checksums. No target is set for any of these.

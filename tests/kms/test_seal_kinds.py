@@ -21,6 +21,8 @@ import pytest
 import requests
 
 from keystead.crypto.secret import SecretBytes
+from keystead.kms.algorithms import BY_NAME
+from keystead.kms.backends.hsm.backend import HsmBackend
 from keystead.kms.backends.hsm.module import module_at
 from keystead.kms.rootkey import RootKey, read_sealed, unseal
 from keystead.kms.seals import SealError, SecretNeededError, WrongSecretError
@@ -203,6 +205,41 @@ def test_no_session_is_left_behind(
     library, info = ctypes.CDLL(str(soft_token.library)), (ctypes.c_ulong * 4)()
     handles = (ctypes.c_ulong(handle) for handle in range(1, 1000))
     assert all(library.C_GetSessionInfo(handle, ctypes.byref(info)) != 0 for handle in handles)
+
+
+def test_keys_in_the_same_token_go_on_serving(
+    tmp_path: Path, request: pytest.FixtureRequest, soft_token: SoftToken
+) -> None:
+    """The back end keeps its session while the seal logs in and out, in threads of their own, beside it."""
+    scene = make_scene("pkcs11", request, tmp_path)
+    backend = HsmBackend(soft_token.config())
+    algorithm = BY_NAME["GOOGLE_SYMMETRIC_ENCRYPTION"]
+    name = "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"
+    key: Any = backend.load(name, algorithm, backend.generate(name, algorithm).stored)
+    message = key.seal(b"kept", b"")
+    root_key = SecretBytes.random()
+    sealed = scene.seal(root_key)
+    failures: list[BaseException] = []
+
+    def repeat(act: Callable[[], bool]) -> None:
+        try:
+            assert all(act() for _ in range(10))
+        except BaseException as error:  # what it is, is asserted on below
+            failures.append(error)
+
+    acts: list[Callable[[], bool]] = [
+        lambda: key.open(message, b"") == b"kept",
+        lambda: scene.open(sealed) == root_key,
+        lambda: bool(key.seal(b"more", b"")),
+        lambda: scene.open(sealed) == root_key,
+    ]
+    threads = [threading.Thread(target=repeat, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert key.open(message, b"") == b"kept"
 
 
 def test_the_module_can_lie_elsewhere(tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keystead.crypto.secret import SecretBytes
 from keystead.kms.rootkey import unseal
-from keystead.kms.seals import OtherSealError, SealError
+from keystead.kms.seals import SealError, SealOptionsError
 from keystead.kms.seals.choice import SealOptions, describe, new_seal, stored_seal
 from keystead.kms.seals.file import FileSeal
 from keystead.kms.seals.known import KnownSeals
@@ -207,7 +207,7 @@ def test_parameters_have_one_spelling(parameters: bytes) -> None:
 def test_what_was_said_must_fit_what_is_stored(kind: str, options: SealOptions) -> None:
     """An option that belongs to another seal, or names another token or key, is no slip to be ignored."""
     parameters: dict[str, str | int] = {"token": "t", "key": "k", "module": "/m"} if kind == "pkcs11" else {}
-    with pytest.raises(OtherSealError):
+    with pytest.raises(SealOptionsError):
         stored_seal(SealedRootKey(kind, parameters, b"w"), Path("/data"), options, SecretBytes(b"x"))
 
 
@@ -215,6 +215,7 @@ def test_what_was_said_must_fit_what_is_stored(kind: str, options: SealOptions) 
     ("options", "says"),
     [
         (SealOptions("pkcs11"), "needs --pkcs11-module"),
+        (SealOptions("kms", kms_key="k"), "does not name a key"),
         (SealOptions("kms"), "--kms-key is missing"),
         (SealOptions("passphrase"), "waits for its passphrase"),
         (SealOptions("smoke"), "There is no seal of kind 'smoke'"),

@@ -22,14 +22,13 @@ from sqlalchemy import make_url
 
 from keystead.api.call import Call
 from keystead.api.clock import Clock, ManualClock
-from keystead.api.errors import ApiError, FailedPrecondition, PermissionDenied
+from keystead.api.errors import ApiError, FailedPrecondition, PermissionDenied, Unavailable
 from keystead.api.operations import error_of
 from keystead.audit.verification import verify_store
 from keystead.financialservices import messages as aml
 from keystead.financialservices.generator import generate
 from keystead.iam.official import GenerateServiceIdentityRequest, ServiceIdentity
 from keystead.kms import messages as kms
-from keystead.kms.seals import SealError
 from keystead.server.settings import Settings
 from keystead.server.wiring import Platform, build
 from tests.live import LiveServer
@@ -57,8 +56,8 @@ class Server:
         self.platform = platform
 
     def call(self, rpc: str, request: Any, principal: str = OWNER) -> Any:
-        """A call of the one RPC whose name ends so."""
-        (found,) = (name for name in self.platform.registry.methods if name.endswith(rpc))
+        """A call of the one RPC of this short name, or of its full name."""
+        (found,) = (name for name in self.platform.registry.methods if f"/{name}".endswith(f"/{rpc}"))
         return self.platform.dispatcher.call(found, request, Call(principal=principal))
 
     def key(self, key_id: str = "key") -> str:
@@ -188,7 +187,7 @@ def test_a_key_lives_through_its_states(pg_url: str, tmp_path: Path) -> None:
         assert (server.decrypt(KEY, first), server.decrypt(KEY, second)) == (b"one", b"two")
         server.destroy(1)
         clock.advance(dt.timedelta(days=31))
-        server.platform.schedule.run_due(clock.now())
+        server.platform.keys.schedule.run_due(clock.now())
         assert "current state is: DESTROYED." in refusal(lambda: server.decrypt(KEY, first)).message
         assert server.decrypt(KEY, second) == b"two"
         verify_store(server.platform.store)
@@ -268,7 +267,7 @@ def test_the_database_holds_no_customer_data_in_clear(
 
 def test_one_database_has_one_server(pg_url: str, tmp_path: Path) -> None:
     """A second server on the same database, with a data directory of its own, is refused while the first
-    runs; afterwards too, for without the first one's seal it could open nothing."""
+    runs; afterwards it is sealed, for without the first one's seal it can open nothing."""
     with serving(pg_url, tmp_path) as server:
         server.call("CreateKeyRing", kms.CreateKeyRingRequest(parent=LOCATION, key_ring_id="ring"))
         server.key()
@@ -276,8 +275,13 @@ def test_one_database_has_one_server(pg_url: str, tmp_path: Path) -> None:
         with pytest.raises(FailedPrecondition, match=r"Another Keystead server .* is using the store"):
             build(Settings(tmp_path / "second", dev=True, store_url=pg_url))
         assert server.decrypt(KEY, ciphertext) == b"x"
-    with pytest.raises(SealError):
-        build(Settings(tmp_path / "second", dev=True, store_url=pg_url))
+    second = build(Settings(tmp_path / "second", dev=True, store_url=pg_url))
+    try:
+        with pytest.raises(Unavailable, match="Keystead is sealed: its seal does not open just now"):
+            Server(second).decrypt(KEY, ciphertext)
+    finally:
+        second.close()
+    assert not (tmp_path / "second" / "seal").exists()
     with serving(pg_url, tmp_path) as server:
         assert server.decrypt(KEY, ciphertext) == b"x"
 

@@ -27,7 +27,7 @@ from keystead.crypto.secret import SecretBytes
 from keystead.financialservices.service import AML
 from keystead.iam.hierarchy import ensure_organization
 from keystead.kms.rootkey import ROOT_KEY, RootKey, read_sealed, unseal
-from keystead.kms.seals import OtherSealError, SealError, WrongSecretError
+from keystead.kms.seals import SealError, SealOptionsError, WrongSecretError
 from keystead.kms.seals.choice import SealOptions
 from keystead.kms.seals.kms import KmsSeal
 from keystead.kms.seals.passphrase import LEAST, PassphraseSeal
@@ -247,11 +247,19 @@ def test_what_fails_is_tried_again_and_logged_once(server: Server, caplog: pytes
     assert server.root_key.is_open
 
 
+@pytest.mark.parametrize("options", [{"kind": "kms"}, {"kind": "pkcs11"}, {"kind": "kms", "kms_key": "k"}])
+def test_options_that_name_no_seal_are_refused_at_the_start(server: Server, options: dict[str, Any]) -> None:
+    """Waiting would not help: a person must say something else."""
+    with pytest.raises(SealOptionsError):
+        server.start(**options).start()
+    assert read_sealed(server.store) is None
+
+
 def test_another_seal_than_the_stores_is_refused_at_the_start(server: Server) -> None:
     """What the command line says and the store does not bear out must be changed by a person."""
     server.sealing.start()
     for options in ({"kind": "passphrase"}, {"kms_key": "k"}, {"passphrase_file": Path("/x")}):
-        with pytest.raises(OtherSealError):
+        with pytest.raises(SealOptionsError):
             server.start(**options).start()
 
 

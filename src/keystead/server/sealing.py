@@ -23,7 +23,7 @@ from keystead.api.errors import ApiError, PermissionDenied, Unavailable
 from keystead.audit.operators import OperatorTrail
 from keystead.crypto.secret import SecretBytes
 from keystead.kms.rootkey import RootKey, create_sealed, read_sealed, unseal
-from keystead.kms.seals import OtherSealError, SealError, SecretNeededError, WrongSecretError
+from keystead.kms.seals import SealError, SealOptionsError, SecretNeededError, WrongSecretError
 from keystead.kms.seals.choice import (
     SealOptions,
     describe,
@@ -111,7 +111,7 @@ class Sealing:
     def start(self) -> None:
         """The first attempt to open, which needs nobody. What fails is told and tried again by `retry`.
 
-        Raises OtherSealError where the command line says another seal than the store is sealed by.
+        Raises SealOptionsError where the command line names no seal, or another than the store is sealed by.
         """
         with self._one_at_a_time():
             self._try(self._options)
@@ -190,7 +190,7 @@ class Sealing:
     def _try(self, options: SealOptions) -> None:
         try:
             self._unseal(options, None, "")
-        except OtherSealError:
+        except SealOptionsError:
             raise
         except SecretNeededError as error:
             self._explain(str(error), f"it waits for its {error.secret}.")

@@ -49,8 +49,8 @@ class SecretNeededError(SealError):
         self.secret = secret
 
 
-class OtherSealError(SealError):
-    """The store is sealed by something else than the operator said: what was said must be changed."""
+class SealOptionsError(SealError):
+    """What the operator said of the seal cannot be, or is not how the store is sealed: say something else."""
 
 
 class WrongSecretError(SealError):

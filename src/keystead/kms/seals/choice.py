@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keystead.crypto.secret import SecretBytes
-from keystead.kms.seals import OtherSealError, Seal, SealError, SecretNeededError
+from keystead.kms.seals import Seal, SealError, SealOptionsError, SecretNeededError
 from keystead.kms.seals.file import FileSeal
 from keystead.kms.seals.kms import KmsSeal
 from keystead.kms.seals.passphrase import PassphraseSeal
@@ -49,12 +49,12 @@ class SealOptions:
     kms_token_file: Path | None = None
 
     def check(self, kind: str) -> None:
-        """Raises OtherSealError where an option was given that has no meaning for a seal of this kind."""
+        """Raises SealOptionsError where an option was given that has no meaning for a seal of this kind."""
         for name in (field.name for field in fields(self)):
             owner = _OWNERS.get(name, kind)
             if getattr(self, name) and owner != kind:
                 option = "--" + name.replace("_", "-")
-                raise OtherSealError(
+                raise SealOptionsError(
                     f"{option} belongs to a seal of kind {owner}; this one is of kind {kind}."
                 )
 
@@ -75,7 +75,8 @@ _OWNERS = {
 def new_seal(options: SealOptions, data_dir: Path, secret: SecretBytes | None = None) -> Seal:
     """The seal that an operator chose for a root key, `secret` being its passphrase or PIN.
 
-    Raises SealError; SecretNeededError where there is neither `secret` nor a file of it.
+    Raises SealError; SealOptionsError where the options name none, SecretNeededError where there is neither
+    `secret` nor a file of it.
     """
     kind = options.kind or "file"
     options.check(kind)
@@ -87,12 +88,8 @@ def new_seal(options: SealOptions, data_dir: Path, secret: SecretBytes | None = 
     if kind == "pkcs11":
         return _new_pkcs11(options, data_dir, secret)
     if kind == "kms":
-        if not options.kms_key:
-            raise SealError("--kms-key is missing: projects/P/locations/L/keyRings/R/cryptoKeys/K.")
-        token_file = options.kms_token_file
-        recorded = _recorded(token_file, data_dir) if token_file else ""
-        return KmsSeal(options.kms_key, options.kms_endpoint, token_file, recorded=recorded)
-    raise SealError(f"There is no seal of kind {kind!r}. Choose one of: {', '.join(KINDS)}.")
+        return _new_kms(options, data_dir)
+    raise SealOptionsError(f"There is no seal of kind {kind!r}. Choose one of: {', '.join(KINDS)}.")
 
 
 def stored_seal(
@@ -103,12 +100,12 @@ def stored_seal(
 ) -> Seal:
     """The seal of a root key that is stored; `options` say where its parts lie now.
 
-    Raises SealError; OtherSealError where `options` name another seal, SecretNeededError as `new_seal` does.
+    Raises SealError; SealOptionsError where `options` name another seal, SecretNeededError as `new_seal` does.
     """
     options = options or SealOptions()
     parameters = sealed.parameters
     if options.kind and options.kind != sealed.kind:
-        raise OtherSealError(
+        raise SealOptionsError(
             f"This store is sealed by '{sealed.kind}', not by '{options.kind}'. Leave out --seal, or change "
             "the seal with: keystead seal change."
         )
@@ -169,9 +166,20 @@ def describe(sealed: SealedRootKey) -> str:
     return f"'{sealed.kind}'"
 
 
+def _new_kms(options: SealOptions, data_dir: Path) -> Seal:
+    if not options.kms_key:
+        raise SealOptionsError("--kms-key is missing: projects/P/locations/L/keyRings/R/cryptoKeys/K.")
+    token_file = options.kms_token_file
+    recorded = _recorded(token_file, data_dir) if token_file else ""
+    try:
+        return KmsSeal(options.kms_key, options.kms_endpoint, token_file, recorded=recorded)
+    except SealError as error:
+        raise SealOptionsError(str(error)) from None
+
+
 def _new_pkcs11(options: SealOptions, data_dir: Path, secret: SecretBytes | None) -> Seal:
     if options.pkcs11_module is None or not options.pkcs11_token:
-        raise SealError(
+        raise SealOptionsError(
             "A seal in a token needs --pkcs11-module (the maker's library) and --pkcs11-token (its label)."
         )
     return _pkcs11()(
@@ -213,7 +221,7 @@ def _path(recorded: str | int | None, data_dir: Path) -> Path | None:
 
 def _same(option: str, given: str, stored: str | int | None) -> None:
     if given and given != stored:
-        raise OtherSealError(
+        raise SealOptionsError(
             f"{option} {given} is not what this store is sealed by: {stored}. Leave it out, or change the "
             "seal with: keystead seal change."
         )
