@@ -283,7 +283,7 @@ def show(rows: Sequence[Row]) -> None:
     """The table."""
     table = Table(title=f"{LANES} calls at a time, {psutil.cpu_count()} cores, which the driver shares")
     table.add_column("", no_wrap=True)
-    numbers = [f"{each} worker\n{what}" for each in WORKERS for what in ("calls/s", "CPU us", "limit")]
+    numbers = [f"workers {each}\n{what}" for each in WORKERS for what in ("calls/s", "CPU us", "limit")]
     for head in ("alone\nus", *numbers, "2 to 1\ncalls/s", "2 to 1\nCPU", "1 to alone\nCPU"):
         table.add_column(head, justify="right")
     for at, row in enumerate(rows, 1):
@@ -296,7 +296,7 @@ def show(rows: Sequence[Row]) -> None:
         shown = (f"{each:.2f}" for each in ratios)
         name = f"{row.door} {row.rpc} {row.size}"
         table.add_row(name, f"{row.raw:.1f}", *cells, *shown, end_section=at % len(SIZES) == 0)
-    Console(width=130).print(table)
+    Console(width=140).print(table)
     others = statistics.median(
         each.machine - each.server - each.driver
         for row in rows

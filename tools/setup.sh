@@ -44,7 +44,7 @@ fi
 uv=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
 [ -x "$venv/bin/uv" ] || "$venv/bin/pip" install --quiet --disable-pip-version-check "uv==$uv"
 say "installing the pinned packages"
-VIRTUAL_ENV=$venv "$venv/bin/uv" pip sync --quiet --require-hashes requirements.lock
+VIRTUAL_ENV=$venv "$venv/bin/uv" pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 VIRTUAL_ENV=$venv "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
 want_debian /usr/lib/softhsm/libsofthsm2.so softhsm2
 touch "$venv/.ready"

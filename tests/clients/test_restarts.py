@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
@@ -310,20 +309,8 @@ class Fate:
         process.wait()
 
 
-@pytest.fixture
-def compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Processes that start keep and share their compiled modules, whatever this process was told: compiling
-    is most of what a start costs."""
-    cache = tmp_path / "pycache"
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(cache))
-    yield
-    shutil.rmtree(cache)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize(
     ("engine", "rounds"), [("sqlite", ROUNDS), ("postgresql", ROUNDS_ON_POSTGRESQL)], ids=str
 )

@@ -34,10 +34,17 @@ def bind(parent: int) -> None:
 
     Raises OSError where the kernel refuses.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_dumps()
     os.umask(0o077)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _hold(parent)
+
+
+def forbid_core_dumps() -> None:
+    """Leave no core dump, which would hold keys and customer data in clear, and be traced by nobody of the
+    same user. The limit alone is not obeyed where dumps are piped to a program (core(5)). Raises OSError."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def confine(parent: int) -> None:

@@ -131,9 +131,13 @@ def public_key_der(file: bytes) -> bytes:
 
 def _load(certificate: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(certificate)
+        loaded = x509.load_der_x509_certificate(certificate)
     except _UNREADABLE:
         raise MalformedError("it is not a certificate") from None
+    # The library also takes a signature that claims not to fill its last byte; one certificate has one form.
+    if not certificate.endswith(b"\0" + loaded.signature):
+        raise MalformedError("the certificate's signature is not a string of whole bytes")
+    return loaded
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

@@ -6,11 +6,11 @@ import asyncio
 import json
 import logging
 import os
-import resource
 from pathlib import Path
 
 import uvloop
 
+from keystead.cmek.sandbox import forbid_core_dumps
 from keystead.server.listeners import Listeners, Ports, Served
 from keystead.server.settings import Settings
 from keystead.server.wiring import Platform, build
@@ -30,11 +30,6 @@ def run(settings: Settings) -> None:
         uvloop.run(_serve(settings, platform))
     finally:
         platform.close()
-
-
-def forbid_core_dumps() -> None:
-    """A core dump would hold keys and customer data in clear."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 async def _serve(settings: Settings, platform: Platform) -> None:

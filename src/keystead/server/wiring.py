@@ -14,12 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
 
-from keystead.api.call import Transactions
 from keystead.api.clock import Clock, SystemClock
 from keystead.api.dispatch import Dispatcher
-from keystead.api.errors import FailedPrecondition, Unavailable
+from keystead.api.errors import Unavailable
 from keystead.api.locations import Locations, Offer
-from keystead.api.method import Service
 from keystead.api.operations import OperationRunner, Operations
 from keystead.api.registry import Registry
 from keystead.audit.logging_api import Logs
@@ -28,7 +26,6 @@ from keystead.audit.services import LOGGING
 from keystead.audit.trail import Trail
 from keystead.cmek.guard import KeyGuard
 from keystead.cmek.keychain import Keychain
-from keystead.cmek.keyclient import InProcessKeyClient, KeyClient
 from keystead.cmek.protected import ProtectedResources
 from keystead.cmek.protected_api import ProtectedResourcesOfKey
 from keystead.financialservices.assembly import AmlAi
@@ -38,13 +35,12 @@ from keystead.iam.audit_configs import AuditConfigs
 from keystead.iam.authentication import Authenticator, DevAuthenticator
 from keystead.iam.authorizer import Authorizer
 from keystead.iam.bootstrap import prepare_organization
-from keystead.iam.hierarchy import Projects, ensure_organization, number_of, read_organization
+from keystead.iam.hierarchy import Projects, ensure_organization, read_organization
 from keystead.iam.iam_policy import IamPolicy, ResourceType
 from keystead.iam.policies import PolicyEvents
 from keystead.iam.resource_manager import OrganizationsV3, ProjectsV3
 from keystead.iam.resource_manager_v1 import OrganizationsV1, ProjectsV1
 from keystead.iam.role_catalog import RoleCatalog
-from keystead.iam.service_agents import agent_email
 from keystead.iam.service_usage import ServiceUsage
 from keystead.iam.services import IAM, RESOURCE_MANAGER, SERVICE_USAGE
 from keystead.kms.assembly import KeyService, policy_carriers
@@ -56,6 +52,7 @@ from keystead.kms.keycache import KeyCache
 from keystead.kms.pending import Attest
 from keystead.kms.rootkey import ROOT_KEY, RootKey
 from keystead.kms.service import KMS
+from keystead.server.agents import ServiceAgents
 from keystead.server.control import ControlSocket
 from keystead.server.health import Health
 from keystead.server.loops import Loop
@@ -330,7 +327,7 @@ def _add_identity_and_audit(ground: _Ground) -> None:
 
 
 def _add_aml(ground: _Ground, settings: Settings, keys: KeyService) -> AmlAi:
-    agents = _Agents(ground.store, ground.projects, ground.dispatcher)
+    agents = ServiceAgents(ground.store, ground.projects, ground.dispatcher)
     regions = (*REGIONS, *settings.aml_regions)
     aml = assemble_aml(
         ground.store,
@@ -357,39 +354,6 @@ def known_rpcs(room: str) -> dict[str, list[tuple[str, str | None]]]:
     """The RPCs of a room's official API, from its table."""
     text = resources.files(f"keystead.{room}").joinpath("rpcs.json").read_text()
     return {rpc: [(rule, body) for rule, body in rules] for rpc, rules in json.loads(text).items()}
-
-
-class _Agents:
-    """The service agents of every project, as callers of the key service."""
-
-    def __init__(self, store: Transactions, projects: Projects, dispatcher: Dispatcher) -> None:
-        self._store = store
-        self._projects = projects
-        self._dispatcher = dispatcher
-        self._numbers: dict[str, int] = {}
-
-    def email(self, service: Service, project: str) -> str:
-        """The address of a service's agent in a project."""
-        if project not in self._numbers:
-            with self._store.read() as tx:
-                found = self._projects.get(tx, project)
-            if found is None:
-                raise FailedPrecondition(
-                    f"Project {project} has no service identity of {service.name} yet. Create it, and grant "
-                    f"it the key: gcloud beta services identity create --service={service.name} "
-                    f"--project={project}"
-                )
-            self._numbers[project] = number_of(found)
-        return agent_email(self._numbers[project], service.prefix)
-
-    def clients(self, service: Service) -> Callable[[str], KeyClient]:
-        """The key client of a service in a project: calls as its agent there."""
-
-        def client(project: str) -> KeyClient:
-            principal = f"serviceAccount:{self.email(service, project)}"
-            return InProcessKeyClient(self._dispatcher, principal, service.name)
-
-        return client
 
 
 def _answers(store: Store) -> bool:

@@ -100,7 +100,7 @@ def stored_seal(
 ) -> Seal:
     """The seal of a root key that is stored; `options` say where its parts lie now.
 
-    Raises SealError; SealOptionsError where `options` name another seal, SecretNeededError as `new_seal` does.
+    Raises SealError; SealOptionsError where `options` name another seal; SecretNeededError as `new_seal`.
     """
     options = options or SealOptions()
     parameters = sealed.parameters
