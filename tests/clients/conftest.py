@@ -11,6 +11,7 @@ import pytest
 
 from tests.clients.gcloud import Gcloud
 from tests.clients.gcloud_commands import claimed_by
+from tests.hsm import make_token
 from tests.live import LiveServer, live_server
 
 PROJECT = "p1"
@@ -21,6 +22,20 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """The server of a test module."""
     with live_server(tmp_path_factory.mktemp("live")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def hsm_server(softhsm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server of a test module with a SoftHSM2 token."""
+    root = tmp_path_factory.mktemp("live-hsm")
+    token = make_token(softhsm, root / "pin")
+    server = LiveServer(
+        root, "--hsm-module", str(token.library), "--hsm-token", token.label,
+        "--hsm-pin-file", str(token.pin_file),
+    )  # fmt: skip
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,11 @@ LEFT_OUT = (
         "this server.", EKM,
     ),
     LeftOut(
+        f"kms keys versions create --key=k1 {_KEY} --ekm-connection-key-path=v0/longlived/x --primary",
+        "UNIMPLEMENTED The field crypto_key_version.external_protection_level_options is not supported by "
+        "this server.", EKM,
+    ),
+    LeftOut(
         f"kms keys versions update 1 --key=k1 {_KEY} --external-key-uri=https://ekm.example.com/v0/keys/2",
         "External key URI updates are only available for key versions with EXTERNAL protection level", EKM,
     ),

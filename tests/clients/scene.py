@@ -10,6 +10,7 @@ import itertools
 import time
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from google.cloud import kms_v1
 
 from keystead.kms.algorithms import BY_NAME
@@ -18,8 +19,9 @@ from tests.kms.backends import outside
 from tests.live import LiveServer
 
 LOCATION = "projects/p1/locations/europe-west4"
-# The import method whose key is made fastest.
+# By protection level: the import method whose key is made fastest, and one that a token offers.
 METHOD = "HPKE_KEM_ML_KEM_768_HKDF_SHA256_AES_256_GCM"
+METHODS = {"SOFTWARE": METHOD, "HSM": "RSA_OAEP_3072_SHA1_AES_256"}
 SYMMETRIC = "GOOGLE_SYMMETRIC_ENCRYPTION"
 Level = kms_v1.ProtectionLevel
 State = kms_v1.CryptoKeyVersion.CryptoKeyVersionState
@@ -52,11 +54,13 @@ class Watched:
 
 
 class Scene:
-    """A client, and the resources that its calls need, made when a call first needs them."""
+    """A client, and the resources that its calls need, made when a call first needs them. Keys and the import
+    job have the protection level `level`."""
 
-    def __init__(self, live: LiveServer, transport: str) -> None:
+    def __init__(self, live: LiveServer, transport: str, level: str = "SOFTWARE") -> None:
         self.live = live
         self.transport = transport
+        self.level = level
         self.kms = Watched(kms_client(live, transport))
         self._versions: dict[str, str] = {}
 
@@ -70,7 +74,7 @@ class Scene:
         """A new key for that algorithm; its name."""
         wanted = {
             "purpose": BY_NAME[algorithm].purpose,
-            "version_template": {"algorithm": algorithm},
+            "version_template": {"algorithm": algorithm, "protection_level": Level[self.level]},
             **fields,
         }
         request = {
@@ -108,13 +112,17 @@ class Scene:
         """An active import job."""
         request = {
             "parent": self.ring, "import_job_id": "job",
-            "import_job": {"import_method": METHOD, "protection_level": Level.SOFTWARE},
+            "import_job": {"import_method": METHODS[self.level], "protection_level": Level[self.level]},
         }  # fmt: skip
         return self.settled_job(self.kms.create_import_job(request=request).name)
 
     def wrap(self, material: bytes) -> bytes:
         """Key material wrapped to that job."""
-        return outside.wrap(METHOD, self.job.public_key.data, material)
+        pem, data = self.job.public_key.pem, self.job.public_key.data
+        if pem:
+            key = load_pem_public_key(pem.encode())
+            data = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return outside.wrap(METHODS[self.level], data, material)
 
     def imported(self, key: str, wrapped: bytes) -> Any:
         """What ImportCryptoKeyVersion answers for a symmetric key."""
