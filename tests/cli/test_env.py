@@ -50,7 +50,8 @@ def test_overrides_end_with_the_slash_that_gcloud_demands(keystead: Keystead) ->
         if "OVERRIDES" in line
     )
 
-    assert set(overrides) == {"CLOUDKMS", "SERVICEUSAGE", "CLOUDRESOURCEMANAGER", "IAM", "LOGGING"}
+    served = {"CLOUDKMS", "SERVICEUSAGE", "CLOUDRESOURCEMANAGER", "IAM", "LOGGING"}
+    assert set(overrides) == {*served, "IAMCREDENTIALS"}
     for service, url in overrides.items():
         assert url == f"http://127.0.0.1:18080/{service.lower()}/"
 

@@ -63,6 +63,7 @@ def _host(data_dir: Path) -> Iterator[Finding]:
     for module, feature, extra in (
         ("pyarrow", "AML AI", "financialservices"),
         ("psycopg", "PostgreSQL as the store", "postgresql"),
+        ("pkcs11", "keys in a token (HSM)", "hsm"),
     ):
         found = importlib.util.find_spec(module) is not None
         yield Finding(feature, found, False, "ready" if found else f"pip install 'keystead[{extra}]'")

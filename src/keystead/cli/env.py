@@ -8,7 +8,8 @@ import click
 
 from keystead.cli.output import say
 
-GCLOUD_SERVICES = ("cloudkms", "serviceusage", "cloudresourcemanager", "iam", "logging")
+# Also what is not served yet where gcloud would otherwise send the bearer token to Google.
+GCLOUD_SERVICES = ("cloudkms", "serviceusage", "cloudresourcemanager", "iam", "iamcredentials", "logging")
 
 
 def exports(port: int, grpc_port: int, *, project: str, principal: str) -> dict[str, str]:

@@ -33,6 +33,10 @@ class Material:
         self._backends = {LEVELS[backend.level]: backend for backend in backends}
         self._require_open = require_open
 
+    def require_open(self) -> None:
+        """Raises Unavailable while the deployment is sealed: no key can be made or used."""
+        self._require_open()
+
     def backend(self, level: int) -> Backend:
         """The back end of a protection level. Raises Unimplemented where this server has none."""
         found = self._backends.get(level)

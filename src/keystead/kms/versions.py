@@ -73,6 +73,7 @@ class CryptoKeyVersions:
         A secret software key is made in this transaction; a key in a token is made when it is committed and
         before the call is answered; a key pair later, and its version is PENDING_GENERATION until then.
         """
+        self._material.require_open()
         self.check_template(key)
         version = self.next_version(tx, key, key.version_template.algorithm, exportable=exportable)
         algorithm = algorithm_of(version.algorithm, "algorithm")
