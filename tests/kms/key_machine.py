@@ -50,7 +50,7 @@ from keystead.kms.messages import (
     UpdateCryptoKeyPrimaryVersionRequest,
     UpdateCryptoKeyRequest,
 )
-from tests.kms.wrapping import wrap_hpke
+from tests.kms.backends import outside
 from tests.platform import LOCATION, Platform
 
 RING = f"{LOCATION}/keyRings/ring"
@@ -419,7 +419,7 @@ class KeyMachine(RuleBasedStateMachine):
             version.was_imported and version.state in {"DESTROYED", "IMPORT_FAILED"}
         ):
             refusal = FailedPrecondition
-        wrapped = bytes(1200) if material is None else wrap_hpke(METHOD, job.public, material)
+        wrapped = bytes(1200) if material is None else outside.wrap(METHOD, job.public, material)
         request = ImportCryptoKeyVersionRequest(
             parent=_key(key_id),
             crypto_key_version="" if new else _version(key_id, number),
