@@ -31,12 +31,13 @@ class Paused:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.child = 0
+        self._others = set(psutil.Process().children())  # servers that other tests share
         self._reached, self._open_part = threading.Event(), imports.open_part
         monkeypatch.setattr(imports, "open_part", self._answer)
 
     def _answer(self, part: Any) -> int:
         if not part.name.startswith("party.") and not self.child:
-            [child] = psutil.Process().children()
+            [child] = set(psutil.Process().children()) - self._others
             child.suspend()
             self.child = child.pid
             self._reached.set()
