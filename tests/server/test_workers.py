@@ -483,7 +483,7 @@ def test_a_worker_that_is_started_while_sealed_gets_the_key_later(own: LiveServe
     ask_to_close(own.data_dir)
     os.kill(before[1], signal.SIGKILL)
     eventually(lambda: len(pids(own)) == 3 and before[1] not in pids(own), "another worker")
-    doors = one_each(own, Rest)
+    doors = eventually(lambda: len(found := one_each(own, Rest)) == 3 and found, "a door to each")
     assert [rest.encrypt(key)[0] for rest in doors.values()] == [503] * 3
     ask_to_open(own.data_dir, SealOptions(), {})
     assert [rest.encrypt(key)[0] for rest in doors.values()] == [200] * 3
