@@ -64,11 +64,6 @@ class Algorithm:
         return self.family in _SECRET
 
     @property
-    def post_quantum(self) -> bool:
-        """Whether a public key of it has no default format (Cloud KMS GetPublicKey)."""
-        return self.family in {Family.ML_DSA, Family.SLH_DSA, Family.ML_KEM, Family.XWING}
-
-    @property
     def key_bytes(self) -> int:
         """The length of a secret key: AES as named, HMAC as long as its hash (Cloud KMS "MAC signing")."""
         return self.bits // 8
@@ -89,6 +84,7 @@ def _rows() -> list[Algorithm]:
     rows: list[Algorithm] = []
 
     def add(name: str, purpose: str, family: Family, **facts: object) -> None:
+        # The facts are fields of Algorithm, each of its own type, which a mapping cannot say.
         rows.append(Algorithm(name, _NUMBERS.Value(name), purpose, family, **facts))  # type: ignore[arg-type]
 
     add("GOOGLE_SYMMETRIC_ENCRYPTION", "ENCRYPT_DECRYPT", Family.SYMMETRIC, bits=256)

@@ -45,6 +45,7 @@ MLKEM = {
     768: (mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
     1024: (mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
 }
+POST_QUANTUM = frozenset({Family.ML_DSA, Family.ML_KEM, Family.XWING})
 RSA = frozenset({Family.RSA_PSS, Family.RSA_PKCS1, Family.RSA_RAW_PKCS1, Family.RSA_OAEP})
 
 
